@@ -1,0 +1,179 @@
+"""Any standard array namespace as a backend: formulas run as plain expressions. The reference for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from gpunet.backend import Array, Shape
+from gpunet.errors import ArrayError, DeviceError, FormulaError
+from gpunet.formula import Formula, Graph, Operand, classify, dtype_kind, dtype_name, name_of, trace
+
+HALF = ("float16", "bfloat16")
+
+
+class ArrayAPIBackend:
+    """Formulas are evaluated operation by operation; matrix products go through ``xp.matmul``."""
+
+    def __init__(self, xp: Any, device: Any = None, name: str = "array_api", host_device: Any = "cpu"):
+        self.xp, self.device, self.name, self.host_device = xp, device, name, host_device
+        self.detail = name if device is None else f"{name} on {device}"
+        self._array_type = type(self.zeros((1,), "float32"))
+        self._refuse_copies()
+
+    def _refuse_copies(self) -> None:
+        flat = self.zeros((4,), "float32")
+        self.xp.reshape(flat[1:3], (2, 1))[...] = 1.0
+        if float(flat[1]) != 1.0:
+            raise DeviceError(f"slices of {self.name} arrays are copies, and parameters must be views. Use another.")
+
+    def asarray(self, x: Any, dtype: str | None = None) -> Array:
+        """Host array, number, list or own array -> own array."""
+        target = None if dtype is None else getattr(self.xp, dtype)
+        if self.owns(x):
+            return x if target is None or x.dtype == target else self.xp.astype(x, target)
+        return self.xp.asarray(self.host_array(x), dtype=target, device=self.device, copy=True)
+
+    def host_array(self, x: Any) -> Any:
+        """What ``asarray`` accepts besides own arrays, as a NumPy array."""
+        if not isinstance(x, np.ndarray | np.generic | bool | int | float | list | tuple):
+            raise ArrayError(
+                f"{self.detail} takes NumPy arrays, numbers, lists and its own arrays, but got a {type(x).__module__}."
+                f"{type(x).__name__}. Convert it with numpy.asarray(x) first."
+            )
+        return np.asarray(x)
+
+    def to_numpy(self, x: Array) -> Any:
+        """Own array -> host array."""
+        from array_api_compat import to_device
+
+        return np.asarray(to_device(x, self.host_device))
+
+    def empty(self, shape: Shape, dtype: str) -> Array:
+        """Uninitialised array."""
+        return self.xp.empty(shape, dtype=getattr(self.xp, dtype), device=self.device)
+
+    def zeros(self, shape: Shape, dtype: str) -> Array:
+        """Array of zeros."""
+        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=self.device)
+
+    def scalar(self, value: float, dtype: str) -> Array:
+        """0-d operand."""
+        return self.xp.asarray(value, dtype=getattr(self.xp, dtype), device=self.device)
+
+    def owns(self, x: Any) -> bool:
+        """Is x an array of this namespace and device?"""
+        return type(x) is self._array_type and (self.device is None or x.device == self.device)
+
+    def synchronize(self) -> None:
+        """Nothing is queued."""
+
+    def quiet(self) -> AbstractContextManager[Any]:
+        """Floating-point warnings off: infinities and NaN are part of a formula's meaning."""
+        return np.errstate(all="ignore")
+
+    def fuse(self, formula: Formula) -> Fused:
+        """A formula to be evaluated as an expression."""
+        return Fused(self, formula)
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        out: Array | None = None,
+        accumulate: bool = False,
+    ) -> Array:
+        """Matrix product of the last two axes."""
+        a = self.xp.matrix_transpose(a) if transpose_a else a
+        b = self.xp.matrix_transpose(b) if transpose_b else b
+        product = self.xp.matmul(a, b)
+        if out is None:
+            return product
+        if accumulate:
+            out += product
+        else:
+            out[...] = product
+        return out
+
+
+class Fused:
+    """A formula, traced once per operand kinds, evaluated by its graph."""
+
+    def __init__(self, backend: ArrayAPIBackend, formula: Formula):
+        self.backend, self.formula = backend, formula
+        self._graphs: dict[tuple[Operand, ...], Graph] = {}
+
+    def graph(self, operands: Sequence[Array]) -> Graph:
+        """The graph for operands of these shapes and data types."""
+        kinds = tuple(classify([tuple(o.shape) for o in operands], [dtype_name(o.dtype) for o in operands]))
+        if kinds not in self._graphs:
+            self._graphs[kinds] = trace(self.formula, kinds)
+        return self._graphs[kinds]
+
+    def float_type(self, operands: Sequence[Array]) -> str:
+        """The one float type of all operands."""
+        types = {dtype_name(o.dtype) for o in operands if dtype_kind(o.dtype) == "float"}
+        if len(types) != 1:
+            came = " and ".join(sorted(types)) or "none"
+            raise FormulaError(
+                f"formula '{name_of(self.formula)}' needs operands of one float type, got {came}. "
+                "Convert them with backend.asarray(x, dtype)."
+            )
+        return types.pop()
+
+    def __call__(self, *operands: Array, out: Any = None) -> Any:
+        """Evaluate; results are stored after everything is computed."""
+        graph, xp = self.graph(operands), self.backend.xp
+        storage = self.float_type(operands)
+        arguments: Sequence[Array] = operands
+        if storage in HALF:  # stored narrow, computed in float32
+            arguments = [xp.astype(o, xp.float32) if dtype_name(o.dtype) == storage else o for o in operands]
+        with self.backend.quiet():
+            result = graph(xp, *arguments)
+            results = (result,) if graph.single else result
+            if storage in HALF:
+                narrow = getattr(xp, storage)
+                results = tuple(xp.astype(r, narrow) if dtype_kind(r.dtype) == "float" else r for r in results)
+        targets = out if isinstance(out, tuple) else (out,) * len(results)
+        stored = []
+        for target, value in zip(targets, results, strict=True):
+            if target is not None:
+                if tuple(target.shape) != tuple(value.shape):
+                    raise FormulaError(
+                        f"formula '{graph.name}' gives an output of shape {tuple(value.shape)}, but `out` has "
+                        f"{tuple(target.shape)}. Pass an array of the output's own shape."
+                    )
+                target[...] = value
+            stored.append(value if target is None else target)
+        return stored[0] if graph.single else tuple(stored)
+
+
+def open_strict(device: str | None) -> ArrayAPIBackend:
+    """array-api-strict, for tests: "array_api_strict[:device1]"."""
+    try:
+        import array_api_strict as xp
+    except ImportError:
+        raise DeviceError("array-api-strict is not installed. Run: pip install array-api-strict.") from None
+    known = ("CPU_DEVICE", "device1", "device2")
+    if device not in (None, *known):
+        raise DeviceError(f"it has no device '{device}'. Use one of: {', '.join(known)}.")
+    return ArrayAPIBackend(xp, xp.Device(device or "CPU_DEVICE"), "array_api_strict", xp.Device("CPU_DEVICE"))
+
+
+def open_torch(device: str | None) -> ArrayAPIBackend:
+    """PyTorch tensors as plain arrays, for Apple, AMD and Intel devices: "torch[:mps]"."""
+    try:
+        import array_api_compat.torch as xp
+    except ImportError:
+        raise DeviceError("PyTorch is not installed. Run: pip install torch.") from None
+    try:
+        return ArrayAPIBackend(xp, xp.device(device or "cpu"), "torch")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise DeviceError(f'PyTorch cannot use it: {reason}. Use "torch:cpu" or another device.') from error

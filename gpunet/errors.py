@@ -1,0 +1,35 @@
+"""Every error gpunet raises on purpose. A message states the rule, the value that broke it and the remedy."""
+
+from __future__ import annotations
+
+
+class GpunetError(Exception):
+    """Base of all errors below."""
+
+
+class FormulaError(GpunetError):
+    """Something outside the formula language; names the operation and the formula."""
+
+
+class DeviceError(GpunetError):
+    """A device that is unknown or not usable; says why and what to do."""
+
+
+class ShapeError(GpunetError, ValueError):
+    """An array whose shape does not fit."""
+
+
+class ArrayError(GpunetError, TypeError):
+    """An array of another backend, device or data type than the model's."""
+
+
+class ArgumentError(GpunetError, ValueError):
+    """An argument outside its range, or arguments that contradict each other."""
+
+
+class NotBuiltError(GpunetError, RuntimeError):
+    """A model that has to be built first."""
+
+
+class GradientError(GpunetError, AssertionError):
+    """A backward pass that disagrees with finite differences."""

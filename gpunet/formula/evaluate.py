@@ -1,0 +1,144 @@
+"""Evaluating a graph with the functions of any array-API namespace: the meaning of every operation."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpunet.formula.erf import erf
+from gpunet.formula.shapes import broadcast, dtype_kind
+from gpunet.random import threefry
+
+if TYPE_CHECKING:
+    from gpunet.formula.graph import Graph, Node
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "pow": operator.pow,
+    "negative": operator.neg,
+    "greater": operator.gt,
+    "less": operator.lt,
+    "greater_equal": operator.ge,
+    "less_equal": operator.le,
+    "equal": operator.eq,
+    "not_equal": operator.ne,
+}
+
+
+def index_of(x: Any) -> Any:
+    """Position along the last axis of an array, (k,) int32."""
+    xp, device = _home(x)
+    return xp.arange(x.shape[-1], dtype=xp.int32, device=device)
+
+
+def random_bits_of(x: Any, seed: Any, draw: Any, step: Any) -> Any:
+    """32 bits for each element of an array of this shape, as int64 in [0, 2**32)."""
+    xp, device = _home(x)
+    shape = tuple(x.shape)
+    element = xp.reshape(xp.arange(math.prod(shape), dtype=xp.int64, device=device), shape)
+    words = [xp.asarray(v, dtype=xp.int64, device=device) for v in (seed, draw, step)]
+    return threefry((words[0], words[1]), (element, words[2]))[0]
+
+
+def column_sum_of(y: Any) -> Any:
+    """Sum of an array over all axes but the last, (k,)."""
+    xp, _ = _home(y)
+    rows = math.prod(y.shape[:-1])
+    return xp.sum(xp.reshape(y, (rows, y.shape[-1])), axis=0)
+
+
+def total_of(y: Any) -> Any:
+    """Sum over all elements of an array, ()."""
+    xp, _ = _home(y)
+    return xp.sum(y)
+
+
+def namespace(x: Any) -> Any:
+    """The array-API namespace of an array."""
+    return _home(x)[0]
+
+
+def _home(x: Any) -> tuple[Any, Any]:
+    from array_api_compat import array_namespace, device  # imported late: `import gpunet` stays light
+
+    return array_namespace(x), device(x)
+
+
+def evaluate(graph: Graph, xp: Any, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """The outputs of a graph as fresh arrays; each value is freed after its last use."""
+    evaluator = _Evaluator(xp, [o for o in operands if o is not None])
+    nodes = graph.nodes
+    values: list[Any] = []
+    for position, node in enumerate(nodes):
+        args = [values[a] for a in node.args]
+        if node.op in ("column_sum", "total"):
+            args = [evaluator.spread(args[0], nodes[node.args[0]].kind)]
+        values.append(operands[node.value] if node.op == "operand" else evaluator.apply(node, args))
+        for argument in node.args:
+            if graph.last_use[argument] == position:
+                values[argument] = None
+    outputs: list[Any] = []
+    for output in graph.outputs:
+        node, value = nodes[output], values[output]
+        if node.op not in ("column_sum", "total"):
+            value = evaluator.spread(value, node.kind)
+        own = node.op not in ("operand", "const") and value is values[output]
+        if not own or output in graph.outputs[: len(outputs)]:
+            value = xp.asarray(value, copy=True)
+        outputs.append(value)
+    return tuple(outputs)
+
+
+class _Evaluator:
+    """Applies operations to arrays of one namespace; knows the shape they broadcast to."""
+
+    def __init__(self, xp: Any, operands: list[Any]):
+        self.xp = xp
+        self.shape = broadcast([tuple(a.shape) for a in operands])
+        self.like = next((a for a in operands if dtype_kind(a.dtype) == "float"), operands[0])
+
+    def apply(self, node: Node, args: list[Any]) -> Any:
+        """The value of one node."""
+        xp, op = self.xp, node.op
+        if op == "const":
+            return node.value
+        if op == "index":
+            return index_of(self.spread(self.like, "full"))
+        if op == "random_bits":
+            return random_bits_of(self.spread(self.like, "full"), *args)
+        if op == "column_sum":
+            return column_sum_of(args[0])
+        if op == "total":
+            return total_of(args[0])
+        if op in ("sum", "max", "mean"):
+            return getattr(xp, op)(args[0], axis=-1, keepdims=True)
+        if op in OPERATORS and any(hasattr(a, "shape") for a in args):
+            return OPERATORS[op](*args)
+        condition, values = args[: op == "where"], [self.array(a) for a in args[op == "where" :]]
+        if op == "erf":
+            return getattr(xp, "erf", lambda x: erf(xp, x))(*values)
+        return getattr(xp, op)(*condition, *values)
+
+    def array(self, value: Any) -> Any:
+        """A constant as a 0-d array of the formula's float type, where a function needs one."""
+        if hasattr(value, "shape"):
+            return value
+        from array_api_compat import device
+
+        dtype = self.xp.bool if isinstance(value, bool) else self.like.dtype
+        return self.xp.asarray(value, dtype=dtype, device=device(self.like))
+
+    def spread(self, value: Any, kind: str) -> Any:
+        """A value at the full size its kind says, for outputs and sums."""
+        shape = {"full": self.shape, "row": (*self.shape[:-1], 1), "col": self.shape[-1:], "scalar": ()}[kind]
+        value = self.array(value)
+        if tuple(value.shape) == shape:
+            return value
+        if kind in ("col", "scalar"):
+            return self.xp.reshape(value, shape)
+        return self.xp.broadcast_to(value, shape)

@@ -1,0 +1,80 @@
+"""What a value of a formula varies over, and how that follows from the shapes of the operands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+Shape: TypeAlias = tuple[int, ...]
+Kind: TypeAlias = Literal["scalar", "row", "col", "full"]
+"""What a value varies over: nothing | rows | k | both. scalar and row are narrow, col and full are wide."""
+DType: TypeAlias = Literal["float", "int", "bool"]
+
+ROWS: dict[Kind, bool] = {"scalar": False, "row": True, "col": False, "full": True}
+WIDE: dict[Kind, bool] = {"scalar": False, "row": False, "col": True, "full": True}
+REDUCED = frozenset({"column_sum", "total"})
+"""Operations whose result can only be an output."""
+
+
+def kind_of(rows: bool, wide: bool) -> Kind:
+    """The kind that varies over these axes."""
+    if rows:
+        return "full" if wide else "row"
+    return "col" if wide else "scalar"
+
+
+def join(kinds: Sequence[Kind]) -> Kind:
+    """The kind of an elementwise result."""
+    return kind_of(any(ROWS[k] for k in kinds), any(WIDE[k] for k in kinds))
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What tracing must know of one operand: which axes it varies over, and float, int or bool."""
+
+    kind: Kind
+    dtype: DType = "float"
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape:
+    """The result's shape. An axis of length 1 takes the other length, also when that is 0."""
+    ndim = max((len(s) for s in shapes), default=0)
+    result = [1] * ndim
+    for shape in shapes:
+        for axis, size in enumerate(shape, start=ndim - len(shape)):
+            if size != 1:
+                if result[axis] not in (1, size):
+                    raise ValueError(f"shapes {', '.join(map(str, shapes))} do not broadcast")
+                result[axis] = size
+    return tuple(result)
+
+
+def dtype_kind(dtype: Any) -> DType:
+    """float, int or bool, by the name any namespace gives the data type."""
+    name = dtype_name(dtype)
+    return "float" if "float" in name else "bool" if name.startswith("bool") else "int"
+
+
+def dtype_name(dtype: Any) -> str:
+    """ "float32" for numpy.dtype("float32"), torch.float32 and the like."""
+    return str(getattr(dtype, "name", None) or dtype).rsplit(".", 1)[-1]
+
+
+def classify(shapes: Sequence[Shape], dtypes: Sequence[str]) -> list[Operand]:
+    """Operand kinds from shapes. An axis that is missing, or whose length is not the result's, is broadcast.
+
+    Length 1 where the result has length 1 too is not broadcast, else batch size 1 would be another kernel. An operand
+    that has some of the leading axes varies over rows. In a 1-D result there is one row, and it has no axis of its own.
+    """
+    full = broadcast(shapes)
+    operands = []
+    for shape, dtype in zip(shapes, dtypes, strict=True):
+        wide = bool(shape) and shape[-1] == full[-1]
+        if len(full) == 1:
+            rows = wide
+        else:
+            lead = shape[:-1]
+            rows = bool(lead) and any(a == b for a, b in zip(reversed(lead), reversed(full[:-1]), strict=False))
+        operands.append(Operand(kind_of(rows, wide), dtype_kind(dtype)))
+    return operands

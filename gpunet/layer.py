@@ -1,0 +1,242 @@
+"""Context and Layer: the base of all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, TypeAlias
+
+from gpunet.backend import Array, Backend, Shape
+from gpunet.chain import Chain
+from gpunet.errors import ArgumentError, NotBuiltError, ShapeError
+from gpunet.parameter import Initializer, Parameter
+
+Saved: TypeAlias = Any
+"""Opaque: one forward's saved serves one backward."""
+Observer: TypeAlias = Callable[["Layer", Array], None]
+
+
+@dataclass
+class _Shared:
+    """What a context and its inner one have in common."""
+
+    observe: Observer | None
+    draws: int = 0
+    scalars: dict[int, Array] = field(default_factory=dict)
+
+
+class Context:
+    """One step: several forward and backward pairs under one context add their gradients.
+
+    training          dropout is active, gradients are to come
+    step, seed        with the number of the draw, the key of all randomness
+    version           of the parameters' layout
+    needs_input_grad  whether the layer called shall return the gradient of its own input
+    observe           called with each layer and its output; while it is set, pointwise layers are not merged
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        training: bool,
+        step: int = 0,
+        seed: int = 0,
+        version: int = 0,
+        needs_input_grad: bool = False,
+        observe: Observer | None = None,
+    ):
+        self.backend, self.training, self.step, self.seed, self.version = backend, training, step, seed, version
+        self.needs_input_grad = needs_input_grad
+        self._shared = _Shared(observe)
+        self._inner: Context | None = None
+
+    @property
+    def observe(self) -> Observer | None:
+        """The observer, shared with inner contexts."""
+        return self._shared.observe
+
+    @observe.setter
+    def observe(self, observer: Observer | None) -> None:
+        self._shared.observe = observer
+
+    @property
+    def draws(self) -> int:
+        """Random draws made so far; planning sets it back."""
+        return self._shared.draws
+
+    @draws.setter
+    def draws(self, value: int) -> None:
+        self._shared.draws = value
+
+    def next_draw(self) -> int:
+        """Number of this random draw, in forward order."""
+        self._shared.draws += 1
+        return self._shared.draws - 1
+
+    def scalar(self, value: int) -> Array:
+        """0-d int64 operand, made once per context."""
+        scalars = self._shared.scalars
+        if value not in scalars:
+            scalars[value] = self.backend.scalar(value, "int64")
+        return scalars[value]
+
+    def inner(self) -> Context:
+        """The same step with ``needs_input_grad`` on: for every part but the first trainable one."""
+        if self.needs_input_grad:
+            return self
+        if self._inner is None:
+            self._inner = Context(
+                self.backend,
+                training=self.training,
+                step=self.step,
+                seed=self.seed,
+                version=self.version,
+                needs_input_grad=True,
+            )
+            self._inner._shared = self._shared
+        return self._inner
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class Layer:
+    """A function with parameters and its derivative.
+
+    A layer defines either ``forward`` and ``backward``, or ``parts``: smaller layers that run one after another.
+    What ``forward`` returns as ``saved`` is all that ``backward`` needs; nothing is hidden on the layer, so a layer may
+    be used twice in a step. Shapes are those of one sample, without the batch axis.
+    """
+
+    name: str | None = None
+
+    fresh_output: ClassVar[bool] = False
+    """y is new memory that ``saved`` does not hold: a group behind this layer may write in place."""
+    fresh_input_grad: ClassVar[bool] = False
+    """dx is new memory: a group before this layer may write in place."""
+
+    backend: Backend = field(init=False)
+    dtype: str = field(init=False)
+    prefix: str = field(init=False, default="")
+    built: tuple[Shape, Shape] | None = field(init=False, default=None)
+    _declared: list[Parameter] = field(init=False, default_factory=list)
+    _chain: Chain | None = field(init=False, default=None)
+
+    def setup(self, shape: Shape) -> Shape:
+        """Author's hook: declare Parameters, return the output's shape."""
+        return shape
+
+    def parameter(self, name: str, shape: Shape, init: Initializer) -> Parameter:
+        """Declare a Parameter; in ``setup`` only."""
+        p = Parameter(self.prefix + name, shape, init)
+        self._declared.append(p)
+        return p
+
+    def attach(self, shape: Shape, backend: Backend, dtype: str, prefix: str = "") -> Shape:
+        """Bind to a backend and set up, once; a second use in the model must have the same shape.
+
+        Raises
+            ShapeError: the layer was built for another shape, or cannot take this one.
+        """
+        if self.built is not None:
+            if self.built[0] != shape or self.backend is not backend or self.dtype != dtype:
+                raise ShapeError(
+                    f"{self.title} was built for inputs of shape {batched(self.built[0])} on {self.backend.name} in "
+                    f"{self.dtype} but is used again for {batched(shape)} on {backend.name} in {dtype}. "
+                    "Make a second layer."
+                )
+            return self.built[1]
+        self.bind(backend, dtype)
+        self.prefix, self._declared = prefix, []
+        output = self.setup(shape)
+        self.built = (shape, output)
+        return output
+
+    def bind(self, backend: Backend, dtype: str) -> None:
+        """Say where the layer lives; enough for parts that get their Parameters from their owner."""
+        self.backend, self.dtype = backend, dtype
+
+    def detach(self) -> None:
+        """Forget a build that failed."""
+        self.built, self._chain, self._declared = None, None, []
+        for layer in self.sublayers():
+            layer.detach()
+
+    def sublayers(self) -> Sequence[Layer]:
+        """The layers that this one was made of."""
+        return ()
+
+    def parts(self) -> list[Layer]:
+        """What runs instead of this layer; itself by default."""
+        return [self]
+
+    def parameters(self) -> list[Parameter]:
+        """In declaration order, with repeats where shared."""
+        return self._declared
+
+    def trainable(self) -> bool:
+        """Does any parameter get a gradient?"""
+        return any(p.trainable for p in self.parameters())
+
+    def chain(self) -> Chain:
+        """The layer's parts, one after another."""
+        if self._chain is None:
+            parts = self.parts()
+            if parts == [self]:
+                raise NotImplementedError(f"{type(self).__name__} defines neither forward and backward, nor parts")
+            for part in parts:
+                part.bind(self.backend, self.dtype)
+            self._chain = Chain(parts, self.backend)
+        return self._chain
+
+    def forward(self, x: Array, ctx: Context) -> tuple[Array, Saved]:
+        """-> y, saved."""
+        return self.chain().forward(x, ctx)
+
+    def backward(self, dy: Array, saved: Saved, ctx: Context) -> Array | None:
+        """-> dx, or None if not ``ctx.needs_input_grad``. Parameters get their gradients; dy is not modified."""
+        return self.chain().backward(dy, saved, ctx)
+
+    @property
+    def title(self) -> str:
+        """For messages: the class, and the layer's own name or its path in the model."""
+        label = self.name or self.prefix.rstrip(".")
+        return f"{type(self).__name__} '{label}'" if label else type(self).__name__
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
+    def __repr__(self) -> str:
+        arguments = []
+        for f in fields(self):
+            value = getattr(self, f.name) if f.init else None
+            if f.init and not f.kw_only:
+                arguments.append(repr(value))
+            elif f.init and value != (f.default_factory() if f.default_factory is not MISSING else f.default):
+                arguments.append(f"{f.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def batched(shape: Shape) -> str:
+    """A sample's shape as messages show it: (…, 784)."""
+    return f"(…, {', '.join(map(str, shape))})" if shape else "(…,)"
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a layer name that could not stand in a path.
+
+    Raises
+        ArgumentError: the name is empty, a number, or holds a dot or a wildcard.
+    """
+    if name is not None and (not name or name.isdigit() or set(name) & set(".*?[]/")):
+        raise ArgumentError(
+            f"a layer's name is a word without '.', '*', '?', '[', ']' or '/', but got '{name}'. Rename it."
+        )
+
+
+def require_built(layer: Layer) -> None:
+    """Raises NotBuiltError before a build."""
+    if layer.built is None:
+        raise NotBuiltError(
+            f"{layer.title} has no parameters yet. Call model.build(shape) with the shape of one sample first."
+        )

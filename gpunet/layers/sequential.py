@@ -1,0 +1,230 @@
+"""Sequential: layers one after another, and the model built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpunet.backend import Array, Backend, Shape, host
+from gpunet.backend import device as open_device
+from gpunet.chain import Chain
+from gpunet.errors import ArgumentError, ArrayError, ShapeError
+from gpunet.formula import dtype_name
+from gpunet.layer import Context, Layer, Observer, Saved, batched, check_name, require_built
+from gpunet.layers.summary import summary_text
+from gpunet.parameter import BYTES, Parameter, ParameterStore
+
+
+class Sequential(Layer):
+    """Layers one after another: y = f_n(... f_1(x)), and backward by the chain rule.
+
+    A built Sequential is a model: it owns the store of all parameters. Parameters are named by the layer's position or
+    name, such as "0.weight" or "hidden.weight".
+    """
+
+    def __init__(self, *layers: Layer, name: str | None = None):
+        super().__init__(name=name)
+        check_name(name)
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise ArgumentError(f"Sequential takes layers, but got {layer!r}. Write Sequential(Dense(8), ReLU()).")
+        names = [layer.name for layer in dict.fromkeys(layers) if layer.name]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ArgumentError(f"layer names must differ, but '{twice[0]}' occurs twice. Rename one.")
+        self.layers = list(layers)
+        self._store: ParameterStore | None = None
+
+    # ---- as a layer
+
+    def setup(self, shape: Shape) -> Shape:
+        """Attach all layers."""
+        for i, layer in enumerate(self.layers):
+            shape = layer.attach(shape, self.backend, self.dtype, prefix=f"{self.prefix}{layer.name or i}.")
+        return shape
+
+    def sublayers(self) -> Sequence[Layer]:
+        """The layers."""
+        return self.layers
+
+    def detach(self) -> None:
+        """Forget a build that failed."""
+        super().detach()
+        self._store = None
+
+    def parts(self) -> list[Layer]:
+        """The parts of all layers: nested Sequentials are flattened."""
+        return [part for layer in self.layers for part in layer.parts()]
+
+    def chain(self) -> Chain:
+        """All parts; while observed, the layers as they were given."""
+        if self._chain is None:
+            parts = self.parts()
+            for part in parts:
+                part.bind(self.backend, self.dtype)
+            self._chain = Chain(parts, self.backend, unmerged=self.layers)
+        return self._chain
+
+    def parameters(self) -> list[Parameter]:
+        """Of all layers, in order."""
+        return [p for layer in self.layers for p in layer.parameters()]
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"layers": self.layers, "name": self.name}
+
+    def __repr__(self) -> str:
+        lines = "".join(f"\n  {line}," for layer in self.layers for line in repr(layer).split("\n"))
+        return f"Sequential({lines}\n)"
+
+    def forward(self, x: Array, ctx: Context) -> tuple[Array, Saved]:
+        """-> y, saved. A model checks its input here, once."""
+        if self._store is not None:
+            self._check_input(x)
+        return self.chain().forward(x, ctx)
+
+    # ---- as a model
+
+    def build(
+        self, shape: Shape, *, device: str | Backend = "auto", seed: int = 0, dtype: str = "float32"
+    ) -> Sequential:
+        """Make the parameters for inputs whose samples have this shape, and draw their initial values.
+
+        A failing build leaves the model unbuilt.
+
+        Raises
+            ArgumentError: the model is built already, or dtype is not "float32" or "float64".
+            ShapeError: a layer cannot take the shape it would get.
+            DeviceError: the device is unknown or not usable.
+        """
+        if self.built is not None:
+            raise ArgumentError(f"{self.title} is built already, for {batched(self.built[0])}. Make a new one.")
+        if dtype not in BYTES:
+            raise ArgumentError(f"dtype must be one of {', '.join(BYTES)}, but got {dtype!r}.")
+        if isinstance(shape, int) or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ShapeError(f"build takes the shape of one sample, such as (64,), but got {shape!r}.")
+        backend = open_device(device)
+        try:
+            self.attach(tuple(shape), backend, dtype)
+            store = ParameterStore(self.parameters(), backend, dtype)
+        except Exception:
+            self.detach()
+            raise
+        store.initialize(seed)
+        self._store = store
+        return self
+
+    @property
+    def store(self) -> ParameterStore:
+        """All parameters, flat."""
+        require_built(self)
+        if self._store is None:
+            raise ArgumentError(f"{self.title} is part of a model. Ask the model that was built.")
+        return self._store
+
+    @property
+    def version(self) -> int:
+        """Changes when the parameters are laid out anew."""
+        return self.store.version
+
+    def context(
+        self,
+        *,
+        training: bool,
+        step: int = 0,
+        seed: int = 0,
+        needs_input_grad: bool = False,
+        observe: Observer | None = None,
+    ) -> Context:
+        """Begin a step. With ``training`` the next gradients overwrite those of the last step.
+
+        seed, step        in [0, 2**32): the key of dropout
+        needs_input_grad  make ``backward`` return the gradient of the model's input
+        observe           called with each layer and its output
+        """
+        for name, value in (("seed", seed), ("step", step)):
+            if not 0 <= value < 2**32:
+                raise ArgumentError(f"{name} must be in [0, 2**32), but got {value}.")
+        if training:
+            self.store.begin()
+        return Context(
+            self.backend,
+            training=training,
+            step=step,
+            seed=seed,
+            version=self.store.version,
+            needs_input_grad=needs_input_grad,
+            observe=observe,
+        )
+
+    def _check_input(self, x: Array) -> None:
+        if not self.backend.owns(x):
+            raise ArrayError(
+                f"{self.title} lives on {self.backend.name} and its forward takes arrays from there, but got a "
+                f"{type(x).__module__}.{type(x).__name__}. Use model.backend.asarray(x), or model.predict(x)."
+            )
+        self.check_input_shape(tuple(x.shape))
+        if x.dtype != self.store.values.dtype:
+            raise ArrayError(
+                f"{self.title} computes in {self.dtype} but got an input of type {dtype_name(x.dtype)}. "
+                f'Use model.backend.asarray(x, "{self.dtype}").'
+            )
+
+    def check_input_shape(self, shape: Shape) -> None:
+        """Raises ShapeError unless a batch of this shape fits."""
+        assert self.built is not None  # a model is built
+        if not shape or shape[1:] != self.built[0]:
+            first = self.layers[0].title if self.layers else self.title
+            remedy = "Put a Flatten() before it." if len(shape) > 1 + len(self.built[0]) else "Reshape the input."
+            raise ShapeError(
+                f"{first} was built for inputs of shape {batched(self.built[0])} but got {shape}. {remedy}"
+            )
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> Any:
+        """Outputs for a host array, in batches: host array (n, …) in, host array out."""
+        require_built(self)
+        backend, ctx = self.store.backend, self.context(training=False)
+        outputs = []
+        for start in range(0, max(len(x), 1), batch_size):
+            y, _ = self.forward(backend.asarray(x[start : start + batch_size], self.dtype), ctx)
+            outputs.append(backend.to_numpy(y))  # synchronises: the result is wanted on the host
+        return host().xp.concatenate(outputs)
+
+    def freeze(self, pattern: str, *, frozen: bool = True) -> None:
+        """Freeze, or with ``frozen=False`` thaw, the parameters that match a pattern such as "0.*"."""
+        self.store.freeze(pattern, frozen)
+
+    def get_weights(self) -> dict[str, Any]:
+        """Copies of all parameters as host arrays, by name."""
+        return self._to_host([(p.name, p.value) for p in self.store.parameters])
+
+    def get_gradients(self) -> dict[str, Any]:
+        """Copies of all gradients as host arrays, by name; zeros for those that no layer wrote."""
+        self.store.finish()
+        return self._to_host([(p.name, p.grad) for p in self.store.parameters])
+
+    def _to_host(self, arrays: list[tuple[str, Array]]) -> dict[str, Any]:
+        # synchronises: the arrays are wanted on the host
+        return {name: host().xp.array(self.backend.to_numpy(array)) for name, array in arrays}
+
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
+        """Write parameters by name, in place; those not named keep their values.
+
+        Raises
+            ArgumentError: an unknown name.   ShapeError: an array of another shape. Nothing is changed then.
+        """
+        known = {p.name: p for p in self.store.parameters}
+        arrays = {name: host().asarray(value) for name, value in weights.items()}
+        for name, array in arrays.items():
+            if name not in known:
+                raise ArgumentError(f"there is no parameter '{name}'. The parameters are: {', '.join(known)}")
+            if array.shape != known[name].shape:
+                raise ShapeError(
+                    f"'{name}' has shape {known[name].shape} but got {array.shape}. Transpose or reshape it."
+                )
+        for name, array in arrays.items():
+            known[name].value[...] = self.backend.asarray(array, self.dtype)
+
+    def summary(self) -> None:
+        """Print layers, output shapes, parameter counts, and what runs as one formula."""
+        require_built(self)
+        print(summary_text(self))

@@ -1,0 +1,36 @@
+"""Metrics of predictions over a whole data set, computed on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpunet.backend import host
+from gpunet.errors import ArgumentError
+from gpunet.losses import Loss
+
+
+def accuracy(prediction: Any, target: Any, loss: Loss) -> float:
+    """Fraction of labels that the loss's decision gets right: the largest logit, or the sign of a single one.
+
+    Raises
+        ArgumentError: the loss has no classes.
+    """
+    labels = loss.labels(prediction, host().xp)
+    if labels is None:
+        raise ArgumentError(f"accuracy needs classes, but {type(loss).__name__} has none. Leave the metric out.")
+    return float((labels == target).mean())
+
+
+METRICS: dict[str, Callable[[Any, Any, Loss], float]] = {"accuracy": accuracy}
+
+
+def evaluate(prediction: Any, target: Any, loss: Loss, names: list[str]) -> dict[str, float]:
+    """{"loss": ..., metric: ...} of host predictions."""
+    backend = host()
+    fused = backend.fuse(loss.formula)
+    weight = backend.scalar(1 / max(loss.terms(prediction.shape), 1), str(prediction.dtype))
+    operand = loss.prepare(target, backend)
+    loss.check_operand(prediction, operand)
+    value, _ = fused(prediction, operand, weight)
+    return {"loss": float(value)} | {name: METRICS[name](prediction, target, loss) for name in names}

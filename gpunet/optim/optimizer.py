@@ -1,0 +1,82 @@
+"""Optimizer: one formula over the flat store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpunet.backend import Array
+from gpunet.errors import ArgumentError
+from gpunet.layers.sequential import Sequential
+from gpunet.parameter import ParameterStore
+
+
+@dataclass(eq=False, kw_only=True)
+class Optimizer:
+    """A formula (p, g, *slots, lr, t) -> (p, *slots), run in place over all trainable parameters in one pass.
+
+    slots          names of the flat state buffers, in the formula's order; they start as zero
+    learning_rate  may be set between steps; it is an operand, so nothing is compiled again
+    """
+
+    learning_rate: float
+    state: dict[str, Array] = field(init=False, repr=False, default_factory=dict)
+    _store: ParameterStore | None = field(init=False, repr=False, default=None)
+    _version: int = field(init=False, repr=False, default=0)
+    _offsets: dict[str, int] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate >= 0:
+            raise ArgumentError(f"{type(self).__name__} needs learning_rate >= 0, but got {self.learning_rate!r}.")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state buffers."""
+        return ()
+
+    def formula(self, xp: Any, p: Array, g: Array, *rest: Array) -> tuple[Array, ...]:
+        """(p, *slots) from (p, g, *slots, lr, t)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define formula")
+
+    def update(self, model: Sequential) -> None:
+        """One step with the model's gradients; those that no layer wrote count as zero."""
+        store = model.store
+        if self._store is not store or self._version != store.version:
+            self._lay_out(store)
+        store.finish()
+        self._advance(self._t, out=self._t)
+        if self.learning_rate != self._lr_value:
+            self._set_learning_rate(store)
+        state = [self.state[name] for name in self.slots]
+        self._fused(self._p, self._g, *state, self._lr, self._t, out=(self._p, *state))
+
+    def _lay_out(self, store: ParameterStore) -> None:
+        """State for the store's layout; values of parameters that were trained before are kept."""
+        if self._store is not None and self._store is not store:
+            raise ArgumentError(f"this {type(self).__name__} belongs to another model. Make a new one for each model.")
+        backend, end = store.backend, store.trainable_end
+        first = self._store is None
+        old, places = self.state, self._offsets
+        self.state = {name: backend.zeros((end,), store.dtype) for name in self.slots}
+        for p in store.trainable:
+            if p.name in places:
+                for name in self.slots:
+                    start = places[p.name]
+                    store.view(self.state[name], p)[...] = backend.xp.reshape(
+                        old[name][start : start + p.size], p.shape
+                    )
+        self._offsets = {p.name: store.offsets[p.name] for p in store.trainable}
+        self._p, self._g = store.values[:end], store.grads[:end]
+        if first:
+            self._fused, self._advance = backend.fuse(self.formula), store.fused(_increment)
+            self._t = backend.zeros((), store.dtype)  # counted on the device: exact to 2**24 in float32
+            self._set_learning_rate(store)
+        self._store, self._version = store, store.version
+
+    def _set_learning_rate(self, store: ParameterStore) -> None:
+        self._lr_value = self.learning_rate
+        self._lr = store.backend.scalar(self.learning_rate, store.dtype)
+
+
+def _increment(xp: Any, t: Array) -> Array:
+    return t + 1

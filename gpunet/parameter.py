@@ -1,0 +1,139 @@
+"""Parameter and the flat store that holds all values in one buffer and all gradients in another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+from gpunet.backend import Array, Backend, Fused, Shape
+from gpunet.errors import ArgumentError
+from gpunet.formula import Formula
+
+Initializer: TypeAlias = Callable[[int, str, Shape], Any]
+"""(seed, path, shape) -> host array"""
+
+ALIGNMENT = 256
+"""Bytes that every view starts at a multiple of."""
+BYTES = {"float32": 4, "float64": 8}
+
+
+class Parameter:
+    """A trained array: a named view into the store's flat values and gradients.
+
+    name        path in the model, such as "0.weight"
+    trainable   frozen parameters get no gradient and are not updated
+    value, grad views; they change identity only when the store is laid out anew
+    written     whether this step wrote a gradient already
+    """
+
+    value: Array
+    grad: Array
+
+    def __init__(self, name: str, shape: Shape, init: Initializer):
+        self.name, self.shape, self.init = name, tuple(shape), init
+        self.trainable, self.written = True, False
+        self.store: ParameterStore | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    def grad_target(self) -> tuple[Array, bool]:
+        """(out, accumulate) for the next gradient of this step: the first write overwrites, later ones add."""
+        accumulate, self.written = self.written, True
+        return self.grad, accumulate
+
+    def add_grad(self, gradient: Array) -> None:
+        """For a gradient that exists already; matrix products and kernels write to ``grad_target`` instead."""
+        out, accumulate = self.grad_target()
+        if accumulate:
+            out += gradient
+        else:
+            out[...] = gradient
+
+    def __repr__(self) -> str:
+        return f"Parameter('{self.name}', {self.shape})"
+
+
+class ParameterStore:
+    """[trainable | frozen] in one flat buffer of values and one of gradients.
+
+    A step, a norm, a clip and a checkpoint are each one pass over a span of the buffers. Views are aligned to 256 bytes
+    and the padding between them is zero in both, which leaves sums over the buffers as they are.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], backend: Backend, dtype: str):
+        self.backend, self.dtype = backend, dtype
+        self.parameters = list(dict.fromkeys(parameters))  # shared ones are laid out once
+        for p in self.parameters:
+            if p.store is not None:
+                raise ArgumentError(
+                    f"parameter '{p.name}' belongs to another model. Make a new layer for each model; "
+                    "use one twice only within a model."
+                )
+        self.version = 0
+        self._fused: dict[Any, Fused] = {}
+        self.values = self.grads = backend.zeros((0,), dtype)
+        self.offsets: dict[str, int] = {}
+        self.trainable_end = 0
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Place all parameters anew, keeping their values; gradients start as zero."""
+        step = ALIGNMENT // BYTES[self.dtype]
+        order = sorted(self.parameters, key=lambda p: not p.trainable)
+        offset = self.trainable_end = 0
+        for p in order:
+            self.offsets[p.name] = offset
+            offset += -(-p.size // step) * step
+            self.trainable_end = offset if p.trainable else self.trainable_end
+        self.values = self.backend.zeros((offset,), self.dtype)
+        self.grads = self.backend.zeros((offset,), self.dtype)
+        for p in order:
+            value = self.view(self.values, p)
+            if p.store is not None:
+                value[...] = p.value
+            p.store, p.value, p.grad, p.written = self, value, self.view(self.grads, p), False
+        self.trainable = [p for p in self.parameters if p.trainable]
+        self.version += 1
+
+    def view(self, buffer: Array, p: Parameter) -> Array:
+        """The part of a flat buffer that belongs to a parameter, in its shape."""
+        start = self.offsets[p.name]
+        return self.backend.xp.reshape(buffer[start : start + p.size], p.shape)
+
+    def initialize(self, seed: int) -> None:
+        """Draw the initial values, each keyed by (seed, path, shape)."""
+        for p in self.parameters:
+            p.value[...] = self.backend.asarray(p.init(seed, p.name, p.shape), self.dtype)
+
+    def freeze(self, pattern: str, frozen: bool = True) -> None:
+        """Freeze or thaw the parameters whose names match a pattern such as "0.*"."""
+        matching = [p for p in self.parameters if fnmatchcase(p.name, pattern)]
+        if not matching:
+            names = ", ".join(p.name for p in self.parameters)
+            raise ArgumentError(f"no parameter matches '{pattern}'. The parameters are: {names}")
+        for p in matching:
+            p.trainable = not frozen
+        self._lay_out()
+
+    def begin(self) -> None:
+        """A new gradient step: the next write of each gradient overwrites."""
+        for p in self.trainable:
+            p.written = False
+
+    def finish(self) -> None:
+        """Zero the gradients that no layer wrote; idempotent. Whoever reads gradients calls it first."""
+        for p in self.trainable:
+            if not p.written:
+                p.grad[...] = 0.0
+                p.written = True
+
+    def fused(self, formula: Formula) -> Fused:
+        """A formula over the flat buffers, prepared once."""
+        if formula not in self._fused:
+            self._fused[formula] = self.backend.fuse(formula)
+        return self._fused[formula]

@@ -66,7 +66,7 @@ def _layer_case(layer: Layer, shape: Shape, backend: Backend, seed: int) -> tupl
     model.build(tuple(shape[1:]), device=backend, seed=seed, dtype="float64")
     for p in model.store.parameters:  # away from zeros and ones, where a wrong factor would not show
         p.value[...] = backend.asarray(0.5 + host().uniform(seed, f"gradcheck {p.name}", p.shape))
-    x = backend.asarray(host().normal(seed, "gradcheck x", tuple(shape)))
+    x = _writable(backend, host().normal(seed, "gradcheck x", tuple(shape)))
     weighting: Any = None
 
     def run() -> tuple[float, dict[str, Any]]:
@@ -84,7 +84,7 @@ def _layer_case(layer: Layer, shape: Shape, backend: Backend, seed: int) -> tupl
 
 def _loss_case(loss: Loss, shape: Shape, target: Any, backend: Backend, seed: int) -> tuple[Run, dict[str, Any]]:
     loss = copy.copy(loss).bind(backend)
-    prediction = backend.asarray(host().normal(seed, "gradcheck x", tuple(shape)))
+    prediction = _writable(backend, host().normal(seed, "gradcheck x", tuple(shape)))
     given = backend.asarray(loss.random_target(tuple(shape), seed) if target is None else target)
 
     def run() -> tuple[float, dict[str, Any]]:
@@ -92,6 +92,12 @@ def _loss_case(loss: Loss, shape: Shape, target: Any, backend: Backend, seed: in
         return float(value), {"prediction": host().xp.array(backend.to_numpy(gradient))}
 
     return run, {"prediction": prediction}
+
+
+def _writable(backend: Backend, array: Any) -> Any:
+    own = backend.zeros(array.shape, "float64")
+    own[...] = backend.asarray(array)
+    return own
 
 
 def _error(run: Run, tensor: Any, gradient: Any, key: str, seed: int, backend: Backend) -> float:

@@ -12,20 +12,24 @@ if TYPE_CHECKING:
 
 
 class Chain:
-    """Parts in a row. ``run`` is what is executed: the parts with runs of Pointwise ones merged."""
+    """Parts in a row.
+
+    run       what is executed: the parts, with runs of Pointwise ones merged
+    unmerged  what is executed while the context observes; None: a layer's inner parts are not shown
+    """
 
     def __init__(self, parts: Sequence[Layer], backend: Backend, unmerged: Sequence[Layer] | None = None):
         from gpunet.pointwise import merge
 
         self.run = merge(parts, backend)
-        self.unmerged = list(parts if unmerged is None else unmerged)
-        self._first: tuple[int, int, int] | None = None
+        self.unmerged = None if unmerged is None else list(unmerged)
+        self._first: tuple[tuple[int, bool], int] | None = None
 
     def forward(self, x: Array, ctx: Context) -> tuple[Array, list[Any]]:
         """y = f_n(... f_1(x))."""
         saved = []
-        observe = ctx.observe
-        for layer in self.run if observe is None else self.unmerged:
+        observe = None if self.unmerged is None else ctx.observe
+        for layer in self._running(ctx):
             x, kept = layer.forward(x, ctx)
             saved.append((layer, kept))
             if observe is not None:
@@ -42,10 +46,12 @@ class Chain:
         return dy if ctx.needs_input_grad else None
 
     def _first_trainable(self, ctx: Context) -> int:
-        if self._first is None or self._first[0] != ctx.version:
-            places = [
-                next((i for i, layer in enumerate(run) if layer.trainable()), len(run))
-                for run in (self.run, self.unmerged)
-            ]
-            self._first = (ctx.version, places[0], places[1])
-        return self._first[1 if ctx.observe is None else 2]
+        running = self._running(ctx)
+        key = (ctx.version, running is self.run)
+        if self._first is None or self._first[0] != key:
+            place = next((i for i, layer in enumerate(running) if layer.trainable()), len(running))
+            self._first = (key, place)
+        return self._first[1]
+
+    def _running(self, ctx: Context) -> list[Layer]:
+        return self.run if ctx.observe is None or self.unmerged is None else self.unmerged

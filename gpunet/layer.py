@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
 from gpunet.backend import Array, Backend, Shape
@@ -207,14 +207,10 @@ class Layer:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
     def __repr__(self) -> str:
-        arguments = []
-        for f in fields(self):
-            value = getattr(self, f.name) if f.init else None
-            if f.init and not f.kw_only:
-                arguments.append(repr(value))
-            elif f.init and value != (f.default_factory() if f.default_factory is not MISSING else f.default):
-                arguments.append(f"{f.name}={value!r}")
-        return f"{type(self).__name__}({', '.join(arguments)})"
+        made_with = [(f, getattr(self, f.name)) for f in fields(self) if f.init]
+        positional = [repr(value) for f, value in made_with if not f.kw_only]
+        changed = [f"{f.name}={value!r}" for f, value in made_with if f.kw_only and value != f.default]
+        return f"{type(self).__name__}({', '.join(positional + changed)})"
 
 
 def batched(shape: Shape) -> str:

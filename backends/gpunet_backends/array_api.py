@@ -32,19 +32,18 @@ class ArrayAPIBackend:
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         """Host array, number, list or own array -> own array."""
-        target = None if dtype is None else getattr(self.xp, dtype)
         if self.owns(x):
-            return x if target is None or x.dtype == target else self.xp.astype(x, target)
-        return self.xp.asarray(self.host_array(x), dtype=target, device=self.device, copy=True)
+            return x if dtype is None else self.xp.astype(x, getattr(self.xp, dtype), copy=False)
+        return self.xp.asarray(self.host_array(x, dtype), device=self.device, copy=True)
 
-    def host_array(self, x: Any) -> Any:
+    def host_array(self, x: Any, dtype: str | None = None) -> Any:
         """What ``asarray`` accepts besides own arrays, as a NumPy array."""
         if not isinstance(x, np.ndarray | np.generic | bool | int | float | list | tuple):
             raise ArrayError(
                 f"{self.detail} takes NumPy arrays, numbers, lists and its own arrays, but got a {type(x).__module__}."
                 f"{type(x).__name__}. Convert it with numpy.asarray(x) first."
             )
-        return np.asarray(x)
+        return np.asarray(x, dtype=dtype)
 
     def to_numpy(self, x: Array) -> Any:
         """Own array -> host array."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from typing import Any
 
 from gpunet.backend import Array, Shape
-from gpunet.errors import DeviceError
-from gpunet_backends.array_api import ArrayAPIBackend
+from gpunet.errors import ArrayError, DeviceError
+from gpunet.formula import Formula
+from gpunet_backends.array_api import ArrayAPIBackend, Fused
 
 INSTALL = 'pip install "gpunet[cuda13]" (driver 580 or newer) or "gpunet[cuda12]"'
+INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100
+"""Numbers of CUDA errors."""
 
 
 class CupyBackend(ArrayAPIBackend):
     """One GPU.
+
+    CuPy launches on the thread's current GPU, whichever one the arrays are on; so each member makes its own current.
 
     cupy   the module, or one that behaves like it
     xp     its array-API namespace
@@ -21,10 +27,10 @@ class CupyBackend(ArrayAPIBackend):
     """
 
     def __init__(self, cupy: Any, xp: Any, index: int = 0):
-        self.cupy, self._gpu = cupy, cupy.cuda.Device(index)
+        self.cupy, self.index, self._gpu = cupy, index, cupy.cuda.Device(index)
         with self._gpu:
             super().__init__(xp, None, "cupy")
-        self.index, self.device = index, self._gpu
+        self.device = self._gpu
         name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.detail = f"cuda:{index} {name}, CuPy {cupy.__version__}"
 
@@ -35,14 +41,22 @@ class CupyBackend(ArrayAPIBackend):
 
     def owns(self, x: Any) -> bool:
         """Is x a CuPy array on this GPU?"""
-        return type(x) is self._array_type and int(x.device.id) == getattr(self, "index", int(x.device.id))
+        return type(x) is self._array_type and bool(x.device.id == self.index)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         """Host array, number, list or own array -> array on this GPU."""
         with self._gpu:
             if self.owns(x):
                 return x if dtype is None or x.dtype == dtype else x.astype(dtype)
-            return self.cupy.asarray(self.host_array(x), dtype=dtype)
+            return self.cupy.asarray(self.host_array(x, dtype))
+
+    def host_array(self, x: Any, dtype: str | None = None) -> Any:
+        """What ``asarray`` accepts besides own arrays; an array of another GPU is refused."""
+        if type(x) is self._array_type:
+            raise ArrayError(
+                f"{self.detail} got an array that is on cuda:{x.device.id}. Move it with device.asarray(x.get())."
+            )
+        return super().host_array(x, dtype)
 
     def to_numpy(self, x: Array) -> Any:
         """Copy to the host; synchronises."""
@@ -59,13 +73,17 @@ class CupyBackend(ArrayAPIBackend):
             return self.cupy.zeros(shape, dtype)
 
     def scalar(self, value: float, dtype: str) -> Array:
-        """0-d operand."""
+        """0-d operand: CuPy fills it by a kernel that gets the number as an argument, so nothing is copied."""
         with self._gpu:
             return self.cupy.asarray(value, dtype=dtype)
 
     def synchronize(self) -> None:
         """Wait for the GPU."""
         self._gpu.synchronize()
+
+    def fuse(self, formula: Formula) -> Fused:
+        """A formula to be evaluated as an expression."""
+        return CupyFused(self, formula)
 
     def gemm(
         self,
@@ -91,36 +109,106 @@ class CupyBackend(ArrayAPIBackend):
         return out
 
 
+class CupyFused(Fused):
+    """A formula whose launches, those of the stores included, go to the backend's GPU."""
+
+    def __call__(self, *operands: Array, out: Any = None) -> Any:
+        """Evaluate; results are stored after everything is computed."""
+        with self.backend.quiet():
+            return super().__call__(*operands, out=out)
+
+
 def open_cuda(device: str | None) -> CupyBackend:
-    """The "cuda[:N]" device. Usable means that a small matrix product ran and gave the right number."""
-    if device is not None and not device.isdigit():
+    """The "cuda[:N]" device. Usable means that a small matrix product ran and gave the right numbers.
+
+    Raises
+        DeviceError: with reason and remedy in one line.
+    """
+    if device is not None and not device.isdecimal():
         raise DeviceError(f'\'{device}\' is not the number of a GPU. Use "cuda" or "cuda:0".')
     try:
         import cupy
-    except ImportError as error:
-        if error.name == "cupy":
+        import array_api_compat.cupy as xp  # isort: skip
+    except Exception as error:  # a broken installation raises many types
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             raise DeviceError(f'CuPy is not installed. Run: {INSTALL}, or use device="cpu".') from None
-        raise DeviceError(f'CuPy cannot be imported: {error}. Run: {INSTALL}, or use device="cpu".') from error
-    index = int(device or 0)
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        reason = "no NVIDIA driver or GPU found" if "NoDevice" in str(error) or "Driver" in str(error) else str(error)
-        raise DeviceError(f'{reason} ({error}). Install the driver, or use device="cpu".') from error
+        raise DeviceError(
+            f'CuPy cannot be imported: {first_line(error)}. Reinstall it: {INSTALL}, or use device="cpu".'
+        ) from error
+    count, index = count_gpus(cupy), int(device or 0)
     if index >= count:
-        raise DeviceError(f'there is no GPU {index}; the number found is {count}. Use "cuda:0".')
-    import array_api_compat.cupy as xp
-
+        raise DeviceError(
+            f'there is no GPU {index}: GPUs are numbered from 0, and the driver shows {count}. Use "cuda".'
+        )
     try:
         backend = CupyBackend(cupy, xp, index)
-        smoke = backend.to_numpy(backend.gemm(backend.asarray([[1.0, 2.0]]), backend.asarray([[3.0], [4.0]])))
-    except DeviceError:
-        raise
+        numbers = smoke(backend)
     except Exception as error:  # CuPy reports missing libraries by many types
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        raise DeviceError(
-            f'a small matrix product failed with {reason}. Run: {INSTALL}, or use device="cpu".'
-        ) from error
-    if float(smoke[0, 0]) != 11.0:
-        raise DeviceError(f'a small matrix product gave {smoke[0, 0]} instead of 11. Use device="cpu".')
+        raise DeviceError(explain(error)) from error
+    if numbers != [[12.0, 12.0], [26.0, 28.0]]:
+        raise DeviceError(f'a small computation on cuda:{index} gave wrong numbers, {numbers}. Use device="cpu".')
     return backend
+
+
+def count_gpus(cupy: Any) -> int:
+    """How many GPUs the driver shows; at least one, or DeviceError says why there is none."""
+    runtime = cupy.cuda.runtime
+    try:
+        count = int(runtime.getDeviceCount())
+    except Exception as error:
+        if getattr(error, "status", None) != NO_DEVICE:
+            raise DeviceError(explain_start(runtime, error)) from error
+        count = 0
+    if count == 0:
+        raise DeviceError(
+            "the driver shows no NVIDIA GPU. Check nvidia-smi and the variable CUDA_VISIBLE_DEVICES, "
+            'or use device="cpu".'
+        )
+    return count
+
+
+def explain_start(runtime: Any, error: Exception) -> str:
+    """Why CUDA does not start. Its error is the same without a driver and with one that is too old."""
+    if getattr(error, "status", None) != INSUFFICIENT_DRIVER:
+        return f'CUDA does not start: {first_line(error)}. Check nvidia-smi, or use device="cpu".'
+    driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver == 0:
+        return 'no NVIDIA driver found. Install one, or use device="cpu".'
+    return (
+        f"the NVIDIA driver is too old: it offers CUDA {version(driver)}, and this CuPy needs {version(needed)}. "
+        f'Update the driver, install the CuPy for it, {INSTALL}, or use device="cpu".'
+    )
+
+
+def smoke(backend: CupyBackend) -> Any:
+    """[[1, 2], [3, 4]] [[2, 4], [5, 4]] + 0 = [[12, 12], [26, 28]], as host numbers: cuBLAS by the product, NVRTC by the sum. Synchronises.
+
+    Not with one row and one column: CuPy would not call cuBLAS.
+    """
+    a, b = backend.asarray([[1, 2], [3, 4]], "float32"), backend.asarray([[2, 4], [5, 4]], "float32")
+    out = backend.gemm(a, b, out=backend.zeros((2, 2), "float32"), accumulate=True)
+    return backend.to_numpy(out).tolist()
+
+
+def explain(error: Exception) -> str:
+    """Why a small computation failed, and what to do."""
+    missing = re.search(r"\blib(\w+)\.so|\b(\w+?)(?:64)?(?:_\d+)*\.dll", str(error))
+    if missing:
+        library = missing[1] or missing[2]
+        return f'the CUDA library {library} is missing. Run: {INSTALL}, or use device="cpu".'
+    return (
+        f"a small computation failed with {type(error).__name__}: {first_line(error)}. "
+        'Check nvidia-smi and the installation of CuPy, or use device="cpu".'
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The line of an error that says what happened; CuPy's import error has it at the end of a page."""
+    text = str(error).partition("Original error:")[2] or str(error)
+    lines = [line.strip(" =.") for line in text.splitlines()]
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def version(number: int) -> str:
+    """12080 -> 12.8"""
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -37,7 +37,7 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         """Host array, number or list -> NumPy array; not copied if it is one already."""
-        return np.asarray(self.host_array(x), dtype=dtype)
+        return self.host_array(x, dtype)
 
     def to_numpy(self, x: Array) -> Any:
         """The array itself."""

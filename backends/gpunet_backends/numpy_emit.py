@@ -7,6 +7,7 @@ of rows passes through the whole formula while it is in the cache.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class _Emitter:
             self.reusable.add(position)
             return f"v{position} = {function}({args})"
         self.names[position] = out
-        return f"{function}({args}, {out})"
+        return f"{function}({args}, out={out})"
 
     def destination(self, position: int, node: Node) -> str | None:
         """Where an elementwise result may go at once: to its output, or over a temporary that dies here."""
@@ -125,7 +126,7 @@ def compile_source(source: str, name: str, dtype: np.dtype[Any]) -> Callable[...
     """The function ``body`` of a source, for one float type."""
     names: dict[str, Any] = {n: getattr(np, n) for n in dir(np) if isinstance(getattr(np, n), np.ufunc)}
     names |= {"copyto": np.copyto, "inf": np.inf, "nan": np.nan, "erf": _erf, "random_bits": _random_bits}
-    names["where"] = lambda *arguments: _select(dtype, *arguments)
+    names["where"] = partial(_select, dtype)
     exec(compile(source, f"<formula {name}>", "exec"), names)
     body: Callable[..., None] = names["body"]
     return body

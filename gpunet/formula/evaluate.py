@@ -30,43 +30,30 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
-def index_of(x: Any) -> Any:
+def index_of(xp: Any, x: Any) -> Any:
     """Position along the last axis of an array, (k,) int32."""
-    xp, device = _home(x)
-    return xp.arange(x.shape[-1], dtype=xp.int32, device=device)
+    return xp.arange(x.shape[-1], dtype=xp.int32, device=device_of(x))
 
 
-def random_bits_of(x: Any, seed: Any, draw: Any, step: Any) -> Any:
+def random_bits_of(xp: Any, x: Any, seed: Any, draw: Any, step: Any) -> Any:
     """32 bits for each element of an array of this shape, as int64 in [0, 2**32)."""
-    xp, device = _home(x)
-    shape = tuple(x.shape)
+    shape, device = tuple(x.shape), device_of(x)
     element = xp.reshape(xp.arange(math.prod(shape), dtype=xp.int64, device=device), shape)
     words = [xp.asarray(v, dtype=xp.int64, device=device) for v in (seed, draw, step)]
     return threefry((words[0], words[1]), (element, words[2]))[0]
 
 
-def column_sum_of(y: Any) -> Any:
+def column_sum_of(xp: Any, y: Any) -> Any:
     """Sum of an array over all axes but the last, (k,)."""
-    xp, _ = _home(y)
     rows = math.prod(y.shape[:-1])
     return xp.sum(xp.reshape(y, (rows, y.shape[-1])), axis=0)
 
 
-def total_of(y: Any) -> Any:
-    """Sum over all elements of an array, ()."""
-    xp, _ = _home(y)
-    return xp.sum(y)
+def device_of(x: Any) -> Any:
+    """The device of an array of any namespace."""
+    from array_api_compat import device  # imported late: `import gpunet` stays light
 
-
-def namespace(x: Any) -> Any:
-    """The array-API namespace of an array."""
-    return _home(x)[0]
-
-
-def _home(x: Any) -> tuple[Any, Any]:
-    from array_api_compat import array_namespace, device  # imported late: `import gpunet` stays light
-
-    return array_namespace(x), device(x)
+    return device(x)
 
 
 def evaluate(graph: Graph, xp: Any, operands: Sequence[Any]) -> tuple[Any, ...]:
@@ -90,7 +77,7 @@ def evaluate(graph: Graph, xp: Any, operands: Sequence[Any]) -> tuple[Any, ...]:
         own = node.op not in ("operand", "const") and value is values[output]
         if not own or output in graph.outputs[: len(outputs)]:
             value = xp.asarray(value, copy=True)
-        outputs.append(value)
+        outputs.append(xp.asarray(value))  # NumPy's sums are scalars, not arrays
     return tuple(outputs)
 
 
@@ -108,13 +95,13 @@ class _Evaluator:
         if op == "const":
             return node.value
         if op == "index":
-            return index_of(self.spread(self.like, "full"))
+            return index_of(xp, self.spread(self.like, "full"))
         if op == "random_bits":
-            return random_bits_of(self.spread(self.like, "full"), *args)
+            return random_bits_of(xp, self.spread(self.like, "full"), *args)
         if op == "column_sum":
-            return column_sum_of(args[0])
+            return column_sum_of(xp, args[0])
         if op == "total":
-            return total_of(args[0])
+            return xp.sum(args[0])
         if op in ("sum", "max", "mean"):
             return getattr(xp, op)(args[0], axis=-1, keepdims=True)
         if op in OPERATORS and any(hasattr(a, "shape") for a in args):
@@ -128,10 +115,8 @@ class _Evaluator:
         """A constant as a 0-d array of the formula's float type, where a function needs one."""
         if hasattr(value, "shape"):
             return value
-        from array_api_compat import device
-
         dtype = self.xp.bool if isinstance(value, bool) else self.like.dtype
-        return self.xp.asarray(value, dtype=dtype, device=device(self.like))
+        return self.xp.asarray(value, dtype=dtype, device=device_of(self.like))
 
     def spread(self, value: Any, kind: str) -> Any:
         """A value at the full size its kind says, for outputs and sums."""

@@ -11,7 +11,7 @@ from gpunet.formula.trace import Symbol
 
 def index(x: Any) -> Any:
     """Position along the last axis of x, (k,) int32."""
-    return x.tracer.index(x) if isinstance(x, Symbol) else evaluate.index_of(x)
+    return x.tracer.index(x) if isinstance(x, Symbol) else evaluate.index_of(_namespace(x), x)
 
 
 def random_bits(x: Any, seed: Any, draw: Any, step: Any) -> Any:
@@ -22,21 +22,27 @@ def random_bits(x: Any, seed: Any, draw: Any, step: Any) -> Any:
     """
     if isinstance(x, Symbol):
         return x.tracer.random_bits(x, seed, draw, step)
-    return evaluate.random_bits_of(x, seed, draw, step)
+    return evaluate.random_bits_of(_namespace(x), x, seed, draw, step)
 
 
 def erf(x: Any) -> Any:
     """The error function, 2/√π ∫₀ˣ exp(-t²) dt."""
     if isinstance(x, Symbol):
         return x.tracer.elementwise("erf", x)
-    return erf_of(evaluate.namespace(x), x)
+    return erf_of(_namespace(x), x)
 
 
 def column_sum(y: Any) -> Any:
     """Output only: sum over all rows of a value that varies over rows and the last axis, (k,)."""
-    return y.tracer.column_sum(y) if isinstance(y, Symbol) else evaluate.column_sum_of(y)
+    return y.tracer.column_sum(y) if isinstance(y, Symbol) else evaluate.column_sum_of(_namespace(y), y)
 
 
 def total(y: Any) -> Any:
     """Output only: sum of a value that varies over rows over its own elements, ()."""
-    return y.tracer.total(y) if isinstance(y, Symbol) else evaluate.total_of(y)
+    return y.tracer.total(y) if isinstance(y, Symbol) else _namespace(y).sum(y)
+
+
+def _namespace(x: Any) -> Any:
+    from array_api_compat import array_namespace  # imported late: `import gpunet` stays light
+
+    return array_namespace(x)

@@ -13,8 +13,10 @@ Formula: TypeAlias = Callable[..., Any]
 """(xp, *operands) -> value | tuple of values"""
 
 UNARY = frozenset(
-    ["abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "log", "log1p", "negative"]
-    + ["sign", "sin", "sqrt", "square", "tanh"]
+    [
+        *("abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "log"),
+        *("log1p", "negative", "sign", "sin", "sqrt", "square", "tanh"),
+    ]
 )
 BINARY = frozenset(["add", "subtract", "multiply", "divide", "maximum", "minimum", "pow"])
 COMPARISONS = frozenset(["greater", "less", "greater_equal", "less_equal", "equal", "not_equal"])

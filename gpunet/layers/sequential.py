@@ -74,7 +74,7 @@ class Sequential(Layer):
 
     def __repr__(self) -> str:
         lines = "".join(f"\n  {line}," for layer in self.layers for line in repr(layer).split("\n"))
-        return f"Sequential({lines}\n)"
+        return f"Sequential({lines}\n)" if lines else "Sequential()"
 
     def forward(self, x: Array, ctx: Context) -> tuple[Array, Saved]:
         """-> y, saved. A model checks its input here, once."""

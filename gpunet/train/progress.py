@@ -44,6 +44,6 @@ class Progress:
             return
         line = f"epoch {epoch + 1}/{self.epochs}  " + "  ".join(f"{name} {value:.4f}" for name, value in record.items())
         if self._bar is not None:
-            self._bar.console.print(line)
+            self._bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)

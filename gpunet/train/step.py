@@ -47,13 +47,12 @@ class TrainStep:
             ArgumentError: the batch is empty, or x and y differ in length.
         """
         model, backend = self.model, self.model.store.backend
-        if len(x) != len(y) or len(x) < self.accumulate:
+        x, y = backend.asarray(x, model.dtype), backend.asarray(y)
+        if x.shape[:1] != y.shape[:1] or not x.shape or x.shape[0] < self.accumulate:
             raise ArgumentError(
                 f"a batch needs as many inputs as targets and at least accumulate={self.accumulate} of them, "
-                f"but got {len(x)} and {len(y)}."
+                f"but got inputs {tuple(x.shape)} and targets {tuple(y.shape)}."
             )
-        x = backend.asarray(x, model.dtype)
-        y = y if backend.owns(y) else backend.asarray(y)
         ctx = model.context(training=True, step=self.steps, seed=self.seed)
         value = self._backward(x, y, ctx)
         if self.clip_norm is not None:
@@ -64,12 +63,12 @@ class TrainStep:
 
     def _backward(self, x: Array, y: Array, ctx: Any) -> Array:
         """Gradients of the mean loss over the batch, part by part."""
-        n, value = len(x), None
+        n, value = x.shape[0], None
         for part in range(self.accumulate):
             rows = slice(n * part // self.accumulate, n * (part + 1) // self.accumulate)
-            out, saved = self.model.forward(x[rows] if self.accumulate > 1 else x, ctx)
+            out, saved = self.model.forward(x[rows, ...] if self.accumulate > 1 else x, ctx)
             terms = self.loss.terms((n, *out.shape[1:]))
-            part_value, dy = self.loss(out, y[rows] if self.accumulate > 1 else y, terms=terms)
+            part_value, dy = self.loss(out, y[rows, ...] if self.accumulate > 1 else y, terms=terms)
             self.model.backward(dy, saved, ctx)
             value = part_value if value is None else self.model.store.fused(_add)(value, part_value)
         return value

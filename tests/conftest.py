@@ -1,0 +1,83 @@
+"""The backends under test, and when one of them is skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+
+import array_api_strict
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet.backend import Backend, register
+from gpunet.errors import DeviceError
+from gpunet_backends.array_api import ArrayAPIBackend, open_strict, open_torch
+from gpunet_backends.numpy_ import NumpyBackend
+
+array_api_strict.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
+
+
+class ReadOnlyNumpy(NumpyBackend):
+    """NumPy whose inputs cannot be written: a layer that modifies its input or dy fails."""
+
+    def asarray(self, x, dtype=None):
+        """A read-only copy."""
+        array = np.array(super().asarray(x, dtype))
+        array.flags.writeable = False
+        return array
+
+
+def open_fakegpu() -> Backend:
+    import fakegpu
+
+    return fakegpu.open_fakegpu()
+
+
+OPENERS: dict[str, Callable[[], Backend]] = {
+    "numpy": NumpyBackend,
+    "readonly": ReadOnlyNumpy,
+    "reference": lambda: ArrayAPIBackend(np, None, "reference"),
+    "strict": lambda: open_strict("device1"),
+    "torch": lambda: open_torch(None),
+    "fakegpu": open_fakegpu,
+    "cuda": lambda: gn.device("cuda"),
+}
+
+
+@cache
+def opened(name: str) -> Backend | str:
+    """The backend, or why it cannot be tested here."""
+    try:
+        return register(OPENERS[name]())
+    except DeviceError as error:
+        return str(error)
+
+
+def require(name: str) -> Backend:
+    """The backend, or a skip that names the reason; GPUNET_REQUIRE_CUDA=1 makes a missing GPU a failure."""
+    backend = opened(name)
+    if isinstance(backend, str):
+        if name == "cuda" and os.environ.get("GPUNET_REQUIRE_CUDA") == "1":
+            pytest.fail(f"GPUNET_REQUIRE_CUDA=1, but {backend}")
+        pytest.skip(f"not run on {name}: {backend}")
+    return backend
+
+
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.cuda if n == "cuda" else ()) for n in OPENERS])
+def backend(request) -> Backend:
+    """Every backend in turn."""
+    return require(request.param)
+
+
+@pytest.fixture
+def cuda() -> Backend:
+    """A usable NVIDIA GPU."""
+    return require("cuda")
+
+
+@pytest.fixture
+def cpu() -> Backend:
+    """The NumPy backend."""
+    return require("numpy")

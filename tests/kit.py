@@ -1,0 +1,192 @@
+"""Shared by the suites: the error metric, drawing of inputs, running a layer once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpunet import layers, losses, optim
+from gpunet.backend import Backend
+from gpunet.layer import Layer
+
+EPS = {"float32": np.finfo(np.float32).eps, "float64": np.finfo(np.float64).eps}
+TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
+
+
+def error(a: Any, b: Any) -> float:
+    """max|a - b| / max|b|; shapes must agree, NaN must stand at the same places."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert a.shape == b.shape, f"{a.shape} is not {b.shape}"
+    assert np.array_equal(np.isnan(a), np.isnan(b)), "NaN at different places"
+    if a.size == 0:
+        return 0.0
+    return float(np.nanmax(np.abs(a - b)) / max(np.nanmax(np.abs(b)), 1e-30))
+
+
+def draw(seed: int, *shape: int) -> np.ndarray:
+    """Normal numbers that stay clear of 0, where ReLU has its kink."""
+    x = np.random.default_rng(seed).standard_normal(shape)
+    return np.where(np.abs(x) < 1e-2, 1e-2, x)
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """A layer, the shape of a batch, and its output by an independent formula in float64.
+
+    reference  (x, parameters by name, random bits per draw) -> y
+    maps       only elementwise arithmetic: results agree within 4 eps
+    """
+
+    name: str
+    make: Callable[[], Layer]
+    shape: tuple[int, ...]
+    reference: Callable[..., np.ndarray]
+    maps: bool = False
+
+
+def bits(shape: tuple[int, ...], draw_number: int) -> np.ndarray:
+    """Random bits of step 1 and seed 7 by Python integers: slow, and independent of the backends."""
+    from gpunet.random import threefry
+
+    words = [threefry((7, draw_number), (i, 1))[0] for i in range(int(np.prod(shape)))]
+    return np.array(words, dtype=np.int64).reshape(shape)
+
+
+def dropped(x: np.ndarray, rate: float, draw_number: int = 0) -> np.ndarray:
+    return x * (bits(x.shape, draw_number) >= rate * 2**32) / (1 - rate)
+
+
+LAYERS = [
+    LayerSpec(
+        "dense", lambda: layers.Dense(3), (5, 4), lambda x, p: np.einsum("ni,io->no", x, p["0.weight"]) + p["0.bias"]
+    ),
+    LayerSpec(
+        "dense_no_bias",
+        lambda: layers.Dense(3, use_bias=False),
+        (5, 4),
+        lambda x, p: np.einsum("ni,io->no", x, p["0.weight"]),
+    ),
+    LayerSpec(
+        "dense_time",
+        lambda: layers.Dense(3),
+        (5, 2, 4),
+        lambda x, p: np.einsum("nti,io->nto", x, p["0.weight"]) + p["0.bias"],
+    ),
+    LayerSpec("relu", layers.ReLU, (5, 4), lambda x, p: (x + np.abs(x)) / 2, maps=True),
+    LayerSpec("sigmoid", layers.Sigmoid, (5, 4), lambda x, p: np.exp(-np.logaddexp(0, -x)), maps=True),
+    LayerSpec("tanh", layers.Tanh, (5, 4), lambda x, p: 1 - 2 / (1 + np.exp(2 * x)), maps=True),
+    LayerSpec("dropout", lambda: layers.Dropout(0.3), (5, 4), lambda x, p: dropped(x, 0.3), maps=True),
+    LayerSpec("flatten", layers.Flatten, (5, 2, 3), lambda x, p: np.stack([r.ravel() for r in x]), maps=True),
+    LayerSpec(
+        "sequential",
+        lambda: layers.Sequential(
+            layers.Dense(6, name="a"), layers.Tanh(), layers.Dropout(0.2), layers.ReLU(), layers.Dense(2, name="b")
+        ),
+        (5, 4),
+        lambda x, p: (
+            np.einsum(
+                "ni,io->no",
+                np.maximum(dropped(np.tanh(np.einsum("ni,io->no", x, p["a.weight"]) + p["a.bias"]), 0.2), 0),
+                p["b.weight"],
+            )
+            + p["b.bias"]
+        ),
+    ),
+]
+
+
+def built(spec: LayerSpec, backend: Backend, dtype: str) -> layers.Sequential:
+    """The layer as a model, its parameters drawn in float64 and rounded to dtype."""
+    layer = spec.make()
+    model = layer if isinstance(layer, layers.Sequential) else layers.Sequential(layer)
+    model.build(spec.shape[1:], device=backend, dtype=dtype, seed=3)
+    model.set_weights({p.name: draw(11, *p.shape) / 2 for p in model.store.parameters})
+    return model
+
+
+def run(model: layers.Sequential, x: Any, dy: Any, observe: Any = None) -> dict[str, np.ndarray]:
+    """Outputs and gradients of one training pass, as host arrays. x and dy are host or own arrays."""
+    backend = model.backend
+    x, dy = backend.asarray(x, model.dtype), backend.asarray(dy, model.dtype)
+    ctx = model.context(training=True, step=1, seed=7, needs_input_grad=True, observe=observe)
+    y, saved = model.forward(x, ctx)
+    result = {"y": np.array(backend.to_numpy(y))}
+    dx = model.backward(dy, saved, ctx)
+    return result | {"dx": np.array(backend.to_numpy(dx))} | model.get_gradients()
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss and (value, gradient) by an independent formula in float64."""
+
+    name: str
+    make: Callable[[], losses.Loss]
+    shape: tuple[int, ...]
+    target: Callable[[tuple[int, ...]], np.ndarray]
+    reference: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+
+
+def cross_entropy(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    onehot = np.eye(z.shape[-1])[y]
+    log_p = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)
+    return -np.vdot(onehot, log_p) / y.size, (np.exp(log_p) - onehot) / y.size
+
+
+def binary_cross_entropy(z: np.ndarray, t: np.ndarray) -> tuple[float, np.ndarray]:
+    value = t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)
+    return value.mean(), (np.exp(-np.logaddexp(0, -z)) - t) / z.size
+
+
+def labels(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, shape[-1], shape[:-1]).astype(np.int32)
+
+
+LOSSES = [
+    LossSpec("cross_entropy", losses.CrossEntropy, (6, 4), labels, cross_entropy),
+    LossSpec("cross_entropy_time", losses.CrossEntropy, (3, 2, 4), labels, cross_entropy),
+    LossSpec(
+        "mean_squared_error",
+        losses.MeanSquaredError,
+        (6, 4),
+        lambda s: draw(6, *s),
+        lambda p, t: (np.square(p - t).mean(), 2 * (p - t) / p.size),
+    ),
+    LossSpec(
+        "binary_cross_entropy",
+        losses.BinaryCrossEntropy,
+        (6, 4),
+        lambda s: np.random.default_rng(6).random(s),
+        binary_cross_entropy,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer and its update of (p, g, state, t) by an independent formula in float64."""
+
+    name: str
+    make: Callable[[], optim.Optimizer]
+    reference: Callable[[np.ndarray, np.ndarray, dict, int], np.ndarray]
+
+
+def sgd_momentum(p, g, state, t):
+    state["m"] = 0.9 * state.get("m", 0) + g
+    return p - 0.1 * state["m"]
+
+
+def adam(p, g, state, t):
+    state["m"] = 0.8 * state.get("m", 0) + 0.2 * g
+    state["v"] = 0.95 * state.get("v", 0) + 0.05 * np.square(g)
+    corrected = np.sqrt(state["v"] / (1 - 0.95**t))
+    return p - 0.01 * (state["m"] / (1 - 0.8**t)) / (corrected + 1e-7)
+
+
+OPTIMIZERS = [
+    OptimizerSpec("sgd", lambda: optim.SGD(0.1), lambda p, g, state, t: p - 0.1 * g),
+    OptimizerSpec("sgd_momentum", lambda: optim.SGD(0.1, momentum=0.9), sgd_momentum),
+    OptimizerSpec("adam", lambda: optim.Adam(0.01, beta1=0.8, beta2=0.95, eps=1e-7), adam),
+]

@@ -1,0 +1,143 @@
+"""From one spec per optimizer: every backend against an independent update in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kit import OPTIMIZERS, TOLERANCE, draw, error
+
+from gpunet import layers, losses, optim
+from gpunet.errors import ArgumentError
+
+specs = pytest.mark.parametrize("spec", OPTIMIZERS, ids=lambda s: s.name)
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def model_on(backend, dtype):
+    model = layers.Sequential(layers.Dense(3), layers.Tanh(), layers.Dense(2))
+    return model.build((4,), device=backend, dtype=dtype, seed=1)
+
+
+def give_gradients(model, seed):
+    model.store.begin()
+    gradients = {}
+    for i, p in enumerate(model.store.parameters):
+        gradients[p.name] = draw(seed + i, *p.shape).astype(model.dtype)
+        p.add_grad(model.backend.asarray(gradients[p.name]))
+    return gradients
+
+
+@specs
+@dtypes
+def test_twenty_steps_are_the_reference(spec, dtype, backend):
+    model, optimizer = model_on(backend, dtype), spec.make()
+    weights = {n: w.astype(np.float64) for n, w in model.get_weights().items()}
+    states = {n: {} for n in weights}
+    for t in range(1, 21):
+        gradients = give_gradients(model, 100 * t)
+        optimizer.update(model)
+        for name, g in gradients.items():
+            weights[name] = spec.reference(weights[name], g.astype(np.float64), states[name], t)
+    for name, value in model.get_weights().items():
+        assert value.dtype == dtype
+        assert error(value, weights[name]) <= TOLERANCE[dtype], name
+    for slot, buffer in optimizer.state.items():
+        for p in model.store.parameters:
+            kept = backend.to_numpy(model.store.view(buffer, p))
+            assert error(kept, states[p.name][slot]) <= TOLERANCE[dtype], slot
+
+
+@specs
+def test_frozen_parameters_and_padding_stay(spec, backend):
+    model, optimizer = model_on(backend, "float64"), spec.make()
+    give_gradients(model, 5)
+    optimizer.update(model)
+    before, state = model.get_weights(), {n: np.array(backend.to_numpy(s)) for n, s in optimizer.state.items()}
+    places = dict(model.store.offsets)
+    model.freeze("0.*")
+    for name, value in model.get_weights().items():
+        assert np.array_equal(value, before[name])
+    x, y = backend.asarray(draw(0, 5, 4)), backend.asarray(np.array([0, 1, 0, 1, 1]))
+    ctx = model.context(training=True)
+    out, saved = model.forward(x, ctx)
+    model.backward(losses.CrossEntropy()(out, y)[1], saved, ctx)
+    gradients = model.get_gradients()
+    assert not gradients["0.weight"].any()
+    assert gradients["2.weight"].any()
+    optimizer.update(model)
+    after = model.get_weights()
+    assert np.array_equal(after["0.weight"], before["0.weight"])
+    assert not np.array_equal(after["2.weight"], before["2.weight"])
+    expected = {
+        n: {s: v[places[n] :][: before[n].size].reshape(before[n].shape) for s, v in state.items()} for n in before
+    }
+    moved = spec.reference(before["2.weight"], gradients["2.weight"], expected["2.weight"], 2)
+    assert error(after["2.weight"], moved) <= 1e-12, "the state did not move with its parameter"
+    model.freeze("0.*", frozen=False)
+    give_gradients(model, 6)
+    optimizer.update(model)
+    assert not np.array_equal(model.get_weights()["0.weight"], before["0.weight"])
+    flat = np.array(backend.to_numpy(model.store.values))
+    for p in model.store.parameters:
+        start = model.store.offsets[p.name]
+        flat[start : start + p.size] = 0
+    assert not flat.any(), "padding was written"
+
+
+@specs
+def test_the_learning_rate_may_change_between_steps(spec, backend):
+    model, optimizer = model_on(backend, "float64"), spec.make()
+    give_gradients(model, 5)
+    optimizer.update(model)
+    before = model.get_weights()
+    optimizer.learning_rate = 0.0
+    optimizer.update(model)
+    for name, value in model.get_weights().items():
+        assert np.array_equal(value, before[name])
+
+
+@specs
+def test_one_optimizer_serves_one_model(spec, cpu):
+    optimizer = spec.make()
+    optimizer.update(model_on(cpu, "float32"))
+    with pytest.raises(ArgumentError, match="belongs to another model"):
+        optimizer.update(model_on(cpu, "float32"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optim.SGD(-1.0), r"SGD needs learning_rate >= 0, but got -1.0"),
+        (lambda: optim.Adam(float("nan")), r"Adam needs learning_rate >= 0, but got nan"),
+        (lambda: optim.SGD(momentum=1.0), r"SGD needs momentum in \[0, 1\), but got 1.0"),
+        (lambda: optim.Adam(beta2=1.0), r"Adam needs beta2 in \[0, 1\), but got 1.0"),
+        (lambda: optim.Adam(eps=-1.0), r"Adam needs eps >= 0, but got -1.0"),
+    ],
+)
+def test_bad_settings_are_refused(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make()
+
+
+@dtypes
+def test_clip_scales_to_the_norm(dtype, backend):
+    model = model_on(backend, dtype)
+    gradients = give_gradients(model, 3)
+    norm = np.sqrt(sum(np.sum(np.square(g.astype(np.float64))) for g in gradients.values()))
+    assert error(backend.to_numpy(optim.clip(model, norm=float(norm) / 2)), norm) <= TOLERANCE[dtype]
+    for name, value in model.get_gradients().items():
+        assert error(value, gradients[name] / 2) <= 2e-6  # PyTorch's 1e-6 in the denominator
+    clipped = model.get_gradients()
+    optim.clip(model, norm=1e6)
+    for name, value in model.get_gradients().items():
+        assert np.array_equal(value, clipped[name]), "a small norm was scaled"
+
+
+def test_clip_refuses_a_norm_that_is_not_positive(cpu):
+    with pytest.raises(ArgumentError, match="must be positive, but got 0"):
+        optim.clip(model_on(cpu, "float32"), norm=0)
+
+
+def test_an_optimizer_without_a_formula_says_so(cpu):
+    with pytest.raises(NotImplementedError, match="Optimizer does not define formula"):
+        optim.Optimizer(learning_rate=0.1).update(model_on(cpu, "float32"))

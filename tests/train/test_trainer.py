@@ -1,0 +1,127 @@
+"""Trainer.fit, its history, progress, and what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kit import draw
+
+import gpunet as gn
+from gpunet import data, layers, losses, metrics, optim
+from gpunet.errors import ArgumentError, ArrayError, ShapeError
+
+X = draw(0, 50, 4).astype(np.float32)
+Y = (X[:, 0] > X[:, 1]).astype(np.int64)
+
+
+def trainer(**options):
+    model = layers.Sequential(layers.Dense(16), layers.ReLU(), layers.Dense(2))
+    return gn.Trainer(model, losses.CrossEntropy(), optim.Adam(0.02), metrics=["accuracy"], device="cpu", **options)
+
+
+def test_fit_learns_and_records(capsys):
+    t = trainer(seed=1)
+    history = t.fit(X, Y, epochs=12, batch_size=16, validation_split=0.2)
+    assert history is t.history
+    assert len(history) == 12
+    assert history["loss"][-1] < history["loss"][0] / 2
+    assert history["accuracy"][-1] > 0.95
+    assert set(history.epochs[0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 12
+    assert lines[-1].startswith("epoch 12/12  loss 0.")
+    with pytest.raises(KeyError, match=r"no 'speed' was recorded\. Recorded: accuracy, loss"):
+        history["speed"]
+    assert repr(history).startswith("History(12 epochs: loss=")
+
+
+def test_fit_is_repeatable_and_continues():
+    one, two = trainer(seed=3), trainer(seed=3)
+    one.fit(X, Y, epochs=4, batch_size=16, verbose=0)
+    two.fit(X, Y, epochs=2, batch_size=16, verbose=0)
+    two.fit(X, Y, epochs=2, batch_size=16, verbose=0)
+    assert one.history["loss"] == two.history["loss"]
+    assert all(np.array_equal(v, two.model.get_weights()[n]) for n, v in one.model.get_weights().items())
+
+
+def test_the_epoch_loss_is_weighted_by_samples():
+    t = trainer()
+    t.optimizer.learning_rate = 0.0
+    history = t.fit(X, Y, batch_size=32, verbose=0)  # 32 and 18 samples
+    assert history["loss"][0] == pytest.approx(t.evaluate(X, Y)["loss"], rel=1e-6)
+
+
+def test_validation_data_are_used(capsys):
+    history = trainer().fit(X, Y, epochs=1, validation_data=(X[:10], Y[:10]), verbose=0)
+    assert "val_accuracy" in history.epochs[0]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_is_drawn_on_a_terminal(capsys, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    trainer().fit(X, Y, epochs=2, batch_size=10)
+    assert "epoch 2/2" in capsys.readouterr().err
+
+
+def test_bad_data_are_refused_and_leave_the_model_unbuilt():
+    t = trainer()
+    with pytest.raises(ArgumentError, match=r"labels must be in \[0, 2\)"):
+        t.fit(X, Y + 1, verbose=0)
+    assert t.model.built is None
+    with pytest.raises(ArrayError, match="integer labels"):
+        t.fit(X, Y.astype(float), verbose=0)
+    with pytest.raises(ArgumentError, match="as many inputs as targets, at least one, but got 50 and 3"):
+        t.fit(X, Y[:3])
+    with pytest.raises(ArgumentError, match="epochs must be a whole number, at least 1, but got 0"):
+        t.fit(X, Y, epochs=0)
+    with pytest.raises(ArgumentError, match=r"batch_size must be a whole number, at least 1, but got 1.5"):
+        t.fit(X, Y, batch_size=1.5)
+    with pytest.raises(ArgumentError, match="validation_data or validation_split, not both"):
+        t.fit(X, Y, validation_data=(X, Y), validation_split=0.1)
+    with pytest.raises(ArgumentError, match=r"validation_split must be in \(0, 1\), but got 1"):
+        t.fit(X, Y, validation_split=1)
+    with pytest.raises(ArgumentError, match="1 samples cannot be split"):
+        t.fit(X[:1], Y[:1], validation_split=0.5)
+    assert t.model.built is None
+    t.fit(X, Y, verbose=0)
+    with pytest.raises(ShapeError, match=r"but got \(50, 3\)"):
+        t.fit(X[:, :3], Y, verbose=0)
+    with pytest.raises(ArgumentError, match=r"there is no metric 'f1'\. Use one of: accuracy"):
+        gn.Trainer(t.model, t.loss, t.optimizer, metrics=["f1"])
+
+
+def test_binary_and_regression():
+    model = layers.Sequential(layers.Dense(1))
+    t = gn.Trainer(model, losses.BinaryCrossEntropy(), optim.Adam(0.1), metrics=["accuracy"], device="cpu")
+    history = t.fit(X, Y[:, None].astype(np.float32), epochs=20, verbose=0)
+    assert history["accuracy"][-1] > 0.95
+    t = gn.Trainer(layers.Sequential(layers.Dense(1)), losses.MeanSquaredError(), optim.Adam(0.1), device="cpu")
+    history = t.fit(X, (X @ [[1.0], [2.0], [0.0], [-1.0]]).astype(np.float32), epochs=60, verbose=0)
+    assert set(history.epochs[0]) == {"loss"}
+    assert history["loss"][-1] < 1e-3
+
+
+def test_accuracy_needs_classes():
+    assert metrics.accuracy(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1, 1]), losses.CrossEntropy()) == 0.5
+    with pytest.raises(ArgumentError, match="accuracy needs classes, but MeanSquaredError has none"):
+        metrics.accuracy(np.zeros((2, 1)), np.zeros((2, 1)), losses.MeanSquaredError())
+
+
+def test_batches_hold_each_sample_once_in_an_order_of_their_own():
+    first = list(data.batches(X, Y, 16, seed=0, epoch=0))
+    assert [len(x) for x, _ in first] == [16, 16, 16, 2]
+    assert sorted(np.concatenate([x for x, _ in first])[:, 0]) == sorted(X[:, 0])
+    again, other = list(data.batches(X, Y, 16, seed=0, epoch=0)), list(data.batches(X, Y, 16, seed=0, epoch=1))
+    assert np.array_equal(first[0][0], again[0][0])
+    assert not np.array_equal(first[0][0], other[0][0])
+
+
+def test_a_split_is_shuffled_and_complete():
+    (x, y), (vx, vy) = data.split(X, Y, 0.2, seed=0)
+    assert (len(x), len(vx)) == (40, 10)
+    assert sorted(np.concatenate([x, vx])[:, 0]) == sorted(X[:, 0])
+    assert len(y) == 40
+    assert len(vy) == 10
+    assert not np.array_equal(vx, X[-10:])

@@ -181,9 +181,9 @@ def explain_start(runtime: Any, error: Exception) -> str:
 
 
 def smoke(backend: CupyBackend) -> Any:
-    """[[1, 2], [3, 4]] [[2, 4], [5, 4]] + 0 = [[12, 12], [26, 28]], as host numbers: cuBLAS by the product, NVRTC by the sum. Synchronises.
+    """A product and a sum, as host numbers: [[12, 12], [26, 28]]. Synchronises.
 
-    Not with one row and one column: CuPy would not call cuBLAS.
+    The product needs cuBLAS, which CuPy does without for one row and one column; the sum needs NVRTC.
     """
     a, b = backend.asarray([[1, 2], [3, 4]], "float32"), backend.asarray([[2, 4], [5, 4]], "float32")
     out = backend.gemm(a, b, out=backend.zeros((2, 2), "float32"), accumulate=True)

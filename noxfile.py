@@ -1,0 +1,79 @@
+"""Checks of gpunet; `nox -l` lists them. Each installs what it needs."""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_missing_interpreters = True
+nox.needs_version = ">=2024.10"
+
+TORCH = "torch==2.13.0"  # the peer that values, gradients and steps are compared with; never a dependency
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style (ruff), format, and the direction of imports (import-linter)."""
+    session.install("ruff>=0.14", "import-linter>=2.1", "-e", ".")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types (mypy, strict) of both packages."""
+    session.install("mypy>=1.14", "-e", ".[test]")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite on an editable install."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tests_wheel(session: nox.Session) -> None:
+    """The test suite against the wheel built from the sdist, as a user gets it."""
+    session.install("build>=1.2")
+    dist = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), str(Path.cwd()), silent=True)
+    (wheel,) = dist.glob("*.whl")
+    session.install("--force-reinstall", f"{wheel}[test]")
+    session.run("pytest", *session.posargs, env={"GPUNET_EXPECT_WHEEL": "1"})
+
+
+@nox.session
+def torch(session: nox.Session) -> None:
+    """The suite with PyTorch: everything compared with it, and its tensors as a backend."""
+    session.install("-e", ".[test]", TORCH)
+    session.run("pytest", *session.posargs, env={"GPUNET_REQUIRE_TORCH": "1"})
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The test suite with the lowest direct dependencies that pyproject.toml admits."""
+    session.install("-e", ".[test]", *_lowest())
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def cuda(session: nox.Session) -> None:
+    """What needs an NVIDIA GPU; fails where there is none. `-- cuda12` for an older driver."""
+    extra = "cuda12" if "cuda12" in session.posargs else "cuda13"
+    session.install("-e", f".[test,{extra}]")
+    session.run("pytest", "-m", "cuda", env={"GPUNET_REQUIRE_CUDA": "1"})
+
+
+def _lowest() -> list[str]:
+    """`name==lowest` of every direct dependency."""
+    import tomllib
+
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    return [d.replace(">=", "==") for d in project["dependencies"]]
+
+

@@ -1,0 +1,287 @@
+"""docs/differences.md, statement by statement: what gpunet does, and what torch does instead."""
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpunet
+from gpunet.backend import device
+from gpunet.errors import ArgumentError, ArrayError, ShapeError
+from gpunet.layers import Dense, Dropout, Flatten, ReLU, Sequential
+from gpunet.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
+from gpunet.optim import SGD, Adam
+
+from .peer import Twin, randomize, tensor, torch
+
+CPU = device("cpu")
+PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
+functional = torch.nn.functional
+
+
+def build(*layers, shape, **arguments):
+    return Sequential(*layers).build(shape, device="cpu", **arguments)
+
+
+def test_every_statement_has_a_test_and_every_test_a_statement():
+    pinned = set(re.findall(r"`(test_\w+)`", PAGE.read_text(encoding="utf-8")))
+    here = {name for name in globals() if name.startswith("test_")} - {inspect.currentframe().f_code.co_name}
+    assert pinned == here
+
+
+# ---- building
+
+
+def test_initial_weights_are_he_normal():
+    ours = build(Dense(400), shape=(300,)).get_weights()["0.weight"]
+    theirs = torch.nn.Linear(300, 400).weight.detach().numpy()
+    assert ours.std() == pytest.approx(np.sqrt(2 / 300), rel=0.02)
+    assert np.abs(ours).max() > 3 * ours.std()  # normal: no bound
+    assert theirs.std() == pytest.approx(np.sqrt(1 / 3 / 300), rel=0.02)
+    assert np.abs(theirs).max() <= 1 / np.sqrt(300)
+
+
+def test_initial_biases_are_zero():
+    assert np.all(build(Dense(50), shape=(300,)).get_weights()["0.bias"] == 0)
+    theirs = torch.nn.Linear(300, 50).bias
+    assert torch.all(theirs != 0)
+    assert theirs.abs().max() <= 1 / np.sqrt(300)
+
+
+def test_initial_weights_depend_on_seed_and_path_alone():
+    shorter, longer = build(Dense(4), shape=(3,)), build(Dense(4), Dense(5), shape=(3,))
+    np.testing.assert_array_equal(shorter.get_weights()["0.weight"], longer.get_weights()["0.weight"])
+    assert np.any(build(Dense(4), shape=(3,), seed=1).get_weights()["0.weight"] != shorter.get_weights()["0.weight"])
+    torch.manual_seed(0)
+    first = torch.nn.Linear(3, 4).weight
+    assert torch.any(torch.nn.Linear(3, 4).weight != first)  # the next numbers of one global stream
+
+
+def test_weight_is_in_by_out():
+    assert build(Dense(5), shape=(3,)).get_weights()["0.weight"].shape == (3, 5)
+    assert torch.nn.Linear(3, 5).weight.shape == (5, 3)
+
+
+def test_input_shapes_are_inferred():
+    assert build(Flatten(), Dense(5), shape=(3, 4)).get_weights()["1.weight"].shape == (12, 5)
+    assert list(inspect.signature(torch.nn.Linear).parameters)[:2] == ["in_features", "out_features"]
+
+
+def test_device_is_chosen():
+    for function in (Sequential.build, gpunet.Trainer):
+        assert inspect.signature(function).parameters["device"].default == "auto"
+    assert torch.get_default_device().type == "cpu"
+
+
+def test_inputs_are_cast_by_a_step():
+    model = build(Dense(2), shape=(3,))
+    step = gpunet.TrainStep(model, CrossEntropy(), SGD(0.1))
+    assert np.isfinite(step(np.ones((4, 3)), np.array([0, 1, 0, 1])))  # float64 into a float32 model
+    with pytest.raises(ArrayError, match="float64"):
+        model.forward(np.ones((4, 3)), model.context(training=False))  # the layers themselves never cast
+    with pytest.raises(RuntimeError, match="same dtype"):
+        torch.nn.Linear(3, 2)(torch.ones((4, 3), dtype=torch.float64))
+
+
+# ---- layers
+
+
+def test_training_is_an_argument_not_a_state():
+    model = build(Dropout(0.5), shape=(64,))
+    x = np.ones((4, 64), np.float32)
+    dropped, _ = model.forward(x, model.context(training=True))
+    assert np.any(dropped == 0)
+    assert np.all(model.predict(x) == 1)
+    assert torch.nn.Dropout(0.5).training  # until eval() is called
+    assert torch.any(torch.nn.Dropout(0.5)(tensor(x)) == 0)
+
+
+def test_dropout_is_keyed():
+    model = build(Dropout(0.5), shape=(64,))
+    x = np.ones((4, 64), np.float32)
+
+    def draw(**key):
+        return model.forward(x, model.context(training=True, **key))[0]
+
+    np.testing.assert_array_equal(draw(step=3, seed=1), draw(step=3, seed=1))
+    assert np.any(draw(step=3, seed=1) != draw(step=4, seed=1))
+    assert np.any(draw(step=3, seed=1) != draw(step=3, seed=2))
+    theirs = torch.nn.Dropout(0.5)
+    assert torch.any(theirs(tensor(x)) != theirs(tensor(x)))
+
+
+def test_dropout_rate_is_given_and_below_one():
+    assert inspect.signature(Dropout).parameters["rate"].default is inspect.Parameter.empty
+    with pytest.raises(ArgumentError, match=re.escape("rate in [0, 1)")):
+        Dropout(1.0)
+    assert torch.nn.Dropout().p == 0.5
+    assert torch.all(torch.nn.Dropout(1.0)(torch.ones(8)) == 0)
+
+
+def test_a_dropped_infinity_is_zero():
+    model = build(Dropout(0.5), shape=(64,))
+    x = np.full((4, 64), np.inf, np.float32)
+    y, _ = model.forward(x, model.context(training=True))
+    assert set(np.unique(y)) == {0, np.inf}
+    assert torch.any(torch.isnan(functional.dropout(tensor(x))))  # 0 times inf
+
+
+def test_relu_slope_at_zero_is_zero():
+    model = build(ReLU(), shape=(2,))
+    ctx = model.context(training=True, needs_input_grad=True)
+    _, saved = model.forward(np.array([[0.0, -0.0]], np.float32), ctx)
+    assert np.all(model.backward(np.ones((1, 2), np.float32), saved, ctx) == 0)
+    x = torch.zeros(2, requires_grad=True)
+    functional.relu(x).sum().backward()
+    assert torch.all(x.grad == 0)
+
+
+# ---- losses
+
+
+def test_a_loss_returns_value_and_gradient():
+    value, gradient = MeanSquaredError().bind(CPU)(np.ones((2, 3)), np.zeros((2, 3)))
+    assert (value.shape, gradient.shape) == ((), (2, 3))
+    assert functional.mse_loss(torch.ones(2, 3), torch.zeros(2, 3)).shape == ()
+
+
+def test_losses_take_logits():
+    z, t = np.array([[0.3], [-2.0]]), np.array([[1.0], [0.0]])
+    ours = BinaryCrossEntropy().bind(CPU)(z, t)[0]
+    assert float(ours) == pytest.approx(functional.binary_cross_entropy_with_logits(tensor(z), tensor(t)).item())
+    assert float(ours) == pytest.approx(functional.binary_cross_entropy(torch.sigmoid(tensor(z)), tensor(t)).item())
+
+
+def test_classes_are_on_the_last_axis():
+    z, labels = np.random.default_rng(0).normal(size=(2, 5, 3)), np.zeros((2, 5), np.int64)
+    assert np.isfinite(CrossEntropy().bind(CPU)(z, labels)[0])
+    with pytest.raises(RuntimeError):
+        functional.cross_entropy(tensor(z), tensor(labels))  # wants (2, 3, 5)
+
+
+def test_labels_are_integers_and_all_count():
+    z, loss = np.zeros((2, 3)), CrossEntropy().bind(CPU)
+    with pytest.raises(ArrayError, match="integer labels"):
+        loss(z, np.eye(3)[:2])
+    assert functional.cross_entropy(tensor(z), tensor(np.eye(3)[:2])).item() == pytest.approx(np.log(3))
+    assert np.isnan(loss(z, np.array([0, -100]))[0])
+    assert functional.cross_entropy(tensor(z), torch.tensor([0, -100])).item() == pytest.approx(np.log(3))
+    assert np.isfinite(loss(z, np.array([0, 1], np.int32))[0])
+    with pytest.raises(RuntimeError, match="Long"):
+        functional.cross_entropy(tensor(z), torch.tensor([0, 1], dtype=torch.int32))
+
+
+def test_a_label_out_of_range_is_nan():
+    assert np.isnan(CrossEntropy().bind(CPU)(np.zeros((2, 3)), np.array([0, 3]))[0])
+    with pytest.raises(IndexError):
+        functional.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 3]))
+    with pytest.raises(ArgumentError, match="labels must be in"):
+        gpunet.Trainer(Sequential(Dense(3)), CrossEntropy(), SGD(), device="cpu").fit(
+            np.zeros((2, 4)), np.array([0, 3]), verbose=0
+        )
+
+
+def test_losses_do_not_broadcast():
+    with pytest.raises(ShapeError, match="one shape"):
+        MeanSquaredError().bind(CPU)(np.zeros((4, 1)), np.zeros(4))
+    with pytest.warns(UserWarning, match="size"):
+        functional.mse_loss(torch.zeros(4, 1), torch.zeros(4))
+
+
+def test_the_mean_of_nothing_is_zero():
+    assert MeanSquaredError().bind(CPU)(np.zeros((0, 3)), np.zeros((0, 3)))[0] == 0
+    assert torch.isnan(functional.mse_loss(torch.zeros(0, 3), torch.zeros(0, 3)))
+    step = gpunet.TrainStep(build(Dense(3), shape=(2,)), CrossEntropy(), SGD())
+    with pytest.raises(ArgumentError, match="at least"):
+        step(np.zeros((0, 2)), np.zeros(0, np.int64))
+
+
+# ---- optimizers
+
+
+def test_optimizer_defaults_are_those_of_torch():
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    ours, theirs = Adam(), torch.optim.Adam(parameters).defaults
+    assert (ours.learning_rate, (ours.beta1, ours.beta2), ours.eps) == (theirs["lr"], theirs["betas"], theirs["eps"])
+    ours, theirs = SGD(), torch.optim.SGD(parameters).defaults
+    assert (ours.learning_rate, ours.momentum) == (theirs["lr"], theirs["momentum"])
+    assert (theirs["dampening"], theirs["nesterov"], theirs["weight_decay"]) == (0, False, 0)
+
+
+def test_there_is_no_zero_grad():
+    model = build(Dense(2), shape=(3,))
+    randomize(model, np.random.default_rng(0))
+    twin, x = Twin(model), np.ones((4, 3), np.float32)
+    for _ in range(2):
+        ctx = model.context(training=True)  # begins a step: its first gradient overwrites
+        y, saved = model.forward(x, ctx)
+        model.backward(np.ones_like(y), saved, ctx)
+        twin(tensor(x)).sum().backward()
+    np.testing.assert_allclose(twin.gradients()["0.bias"], 2 * model.get_gradients()["0.bias"])
+
+
+def test_a_gradient_that_nobody_wrote_is_zero():
+    model, optimizer = build(Dense(1, use_bias=False), shape=(1,), dtype="float64"), SGD(0.1, momentum=0.9)
+    twin = Twin(model)
+    theirs = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    moved = []
+    for gradient in (1.0, None):
+        before = model.get_weights()["0.weight"], twin.weights()["0.weight"].copy()
+        model.context(training=True)
+        theirs.zero_grad()
+        if gradient is not None:
+            model.store.parameters[0].add_grad(np.ones((1, 1)))
+            twin.names["0.weight"].grad = torch.ones((1, 1), dtype=torch.float64)
+        optimizer.update(model)
+        theirs.step()
+        after = model.get_weights()["0.weight"], twin.weights()["0.weight"]
+        moved.append([(a - b).item() for a, b in zip(after, before, strict=True)])
+    assert moved[0] == pytest.approx([-0.1, -0.1])
+    assert moved[1] == pytest.approx([-0.09, 0.0])  # momentum goes on; torch leaves out what has no gradient
+
+
+def test_the_step_count_of_adam_is_the_models():
+    model, optimizer = build(Dense(1), shape=(1,), dtype="float64"), Adam(0.01)
+    twin = Twin(model)
+    theirs = torch.optim.Adam(twin.parameters(), lr=0.01)
+    step = gpunet.TrainStep(model, MeanSquaredError(), optimizer)
+    for i in range(4):
+        model.freeze("0.bias", frozen=i < 3)
+        twin.names["0.bias"].requires_grad = i == 3
+        theirs.zero_grad()
+        functional.mse_loss(twin(torch.ones(2, 1, dtype=torch.float64)), torch.full((2, 1), 9.0)).backward()
+        theirs.step()
+        step(np.ones((2, 1)), np.full((2, 1), 9.0))
+    first = 0.01 * (1 - 0.9) / (1 - 0.9**4) / np.sqrt((1 - 0.999) / (1 - 0.999**4))  # t = 4
+    assert model.get_weights()["0.bias"] == pytest.approx(first, rel=1e-6)
+    assert twin.weights()["0.bias"] == pytest.approx(0.01, rel=1e-6)  # t = 1: the step is the learning rate
+
+
+def test_frozen_gradients_read_as_zero():
+    model = build(Dense(2), shape=(3,))
+    model.freeze("*")
+    assert np.all(model.get_gradients()["0.weight"] == 0)
+    frozen = torch.nn.Linear(3, 2).requires_grad_(False)
+    assert frozen.weight.grad is None
+
+
+# ---- training
+
+
+def test_fit_shuffles_and_keeps_the_last_batch():
+    assert inspect.signature(gpunet.Trainer.fit).parameters["batch_size"].default == 32
+    order = [x for x, _ in gpunet.data.batches(np.arange(10), np.arange(10), 4, seed=0, epoch=0)]
+    assert [len(x) for x in order] == [4, 4, 2]
+    assert sorted(np.concatenate(order)) == list(range(10))
+    assert list(np.concatenate(order)) != list(range(10))
+    loader = torch.utils.data.DataLoader(torch.arange(10), batch_size=4)
+    assert [x.tolist() for x in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert torch.utils.data.DataLoader(torch.arange(10)).batch_size == 1
+
+
+def test_validation_split_is_shuffled():
+    (_, _), (held_out, _) = gpunet.data.split(np.arange(100), np.arange(100), 0.2, seed=0)
+    assert len(held_out) == 20
+    assert held_out.min() < 80

@@ -75,5 +75,3 @@ def _lowest() -> list[str]:
 
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
     return [d.replace(">=", "==") for d in project["dependencies"]]
-
-

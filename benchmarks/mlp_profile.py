@@ -24,12 +24,12 @@ def record(make: Callable[[], Step]) -> list[Call]:
     calls: list[Call] = []
     compile_source, gemm = numpy_.compile_source, numpy_.NumpyBackend.gemm
 
-    def compiled(*source: Any) -> Callable[..., None]:
+    def compiled(*source: Any) -> Callable[..., Any]:
         body = compile_source(*source)
 
-        def recorded(*arguments: Any) -> None:
+        def recorded(*arguments: Any) -> Any:
             calls.append((body, arguments))
-            body(*arguments)
+            return body(*arguments)
 
         return recorded
 

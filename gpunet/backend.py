@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -57,6 +58,9 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all work queued on the device is done."""
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Around a stretch of work: the device is the current one, floating-point warnings are off."""
 
     def fuse(self, formula: Any) -> Fused:
         """Prepare a formula; it is traced on its first call."""
@@ -192,6 +196,8 @@ def of(array: Array) -> Backend:
     for backend in reversed(_live):
         if backend.owns(array):
             return backend
+    if host().owns(array):
+        return host()
     raise ArrayError(
         f"no backend in use owns this {type(array).__name__}. Convert it with device.asarray(x), "
         'where device = gpunet.device("auto")'

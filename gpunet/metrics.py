@@ -30,7 +30,7 @@ def evaluate(prediction: Any, target: Any, loss: Loss, names: list[str]) -> dict
     backend = host()
     fused = backend.fuse(loss.formula)
     weight = backend.scalar(1 / max(loss.terms(prediction.shape), 1), str(prediction.dtype))
-    operand = loss.prepare(target, backend)
+    operand = loss.prepare(loss.upload(target, backend, str(prediction.dtype)), backend)
     loss.check_operand(prediction, operand)
     value, _ = fused(prediction, operand, weight)
     return {"loss": float(value)} | {name: METRICS[name](prediction, target, loss) for name in names}

@@ -137,7 +137,7 @@ def cross_entropy(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
 
 def binary_cross_entropy(z: np.ndarray, t: np.ndarray) -> tuple[float, np.ndarray]:
     value = t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)
-    return value.mean(), (np.exp(-np.logaddexp(0, -z)) - t) / z.size
+    return np.mean(value), (np.exp(-np.logaddexp(0, -z)) - t) / np.size(z)
 
 
 def labels(shape: tuple[int, ...]) -> np.ndarray:

@@ -70,7 +70,7 @@ class ArrayAPIBackend:
     def synchronize(self) -> None:
         """Nothing is queued."""
 
-    def quiet(self) -> AbstractContextManager[Any]:
+    def scope(self) -> AbstractContextManager[Any]:
         """Floating-point warnings off: infinities and NaN are part of a formula's meaning."""
         return np.errstate(all="ignore")
 
@@ -128,29 +128,33 @@ class Fused:
 
     def __call__(self, *operands: Array, out: Any = None) -> Any:
         """Evaluate; results are stored after everything is computed."""
-        graph, xp = self.graph(operands), self.backend.xp
-        storage = self.float_type(operands)
-        arguments: Sequence[Array] = operands
-        if storage in HALF:  # stored narrow, computed in float32
-            arguments = [xp.astype(o, xp.float32) if dtype_name(o.dtype) == storage else o for o in operands]
-        with self.backend.quiet():
-            result = graph(xp, *arguments)
-            results = (result,) if graph.single else result
-            if storage in HALF:
-                narrow = getattr(xp, storage)
-                results = tuple(xp.astype(r, narrow) if dtype_kind(r.dtype) == "float" else r for r in results)
-        targets = out if isinstance(out, tuple) else (out,) * len(results)
-        stored = []
-        for target, value in zip(targets, results, strict=True):
-            if target is not None:
-                if tuple(target.shape) != tuple(value.shape):
+        graph, storage = self.graph(operands), self.float_type(operands)
+        with self.backend.scope():
+            results = self._evaluate(graph, operands, storage)
+            targets = out if isinstance(out, tuple) else (out,) * len(results)
+            for target, value in zip(targets, results, strict=True):
+                if target is not None and tuple(target.shape) != tuple(value.shape):
                     raise FormulaError(
                         f"formula '{graph.name}' gives an output of shape {tuple(value.shape)}, but `out` has "
                         f"{tuple(target.shape)}. Pass an array of the output's own shape."
                     )
-                target[...] = value
-            stored.append(value if target is None else target)
+            stored = []
+            for target, value in zip(targets, results, strict=True):
+                if target is not None:
+                    target[...] = value
+                stored.append(value if target is None else target)
         return stored[0] if graph.single else tuple(stored)
+
+    def _evaluate(self, graph: Graph, operands: Sequence[Array], storage: str) -> tuple[Array, ...]:
+        xp = self.backend.xp
+        if storage in HALF:  # stored narrow, computed in float32
+            operands = [xp.astype(o, xp.float32) if dtype_name(o.dtype) == storage else o for o in operands]
+        result = graph(xp, *operands)
+        results: tuple[Array, ...] = (result,) if graph.single else result
+        if storage in HALF:
+            narrow = getattr(xp, storage)
+            results = tuple(xp.astype(r, narrow) if dtype_kind(r.dtype) == "float" else r for r in results)
+        return results
 
 
 def open_strict(device: str | None) -> ArrayAPIBackend:

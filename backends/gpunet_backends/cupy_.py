@@ -8,8 +8,7 @@ from typing import Any
 
 from gpunet.backend import Array, Shape
 from gpunet.errors import ArrayError, DeviceError
-from gpunet.formula import Formula
-from gpunet_backends.array_api import ArrayAPIBackend, Fused
+from gpunet_backends.array_api import ArrayAPIBackend
 
 INSTALL = 'pip install "gpunet[cuda13]" (driver 580 or newer) or "gpunet[cuda12]"'
 INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100
@@ -34,7 +33,7 @@ class CupyBackend(ArrayAPIBackend):
         name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.detail = f"cuda:{index} {name}, CuPy {cupy.__version__}"
 
-    def quiet(self) -> AbstractContextManager[Any]:
+    def scope(self) -> AbstractContextManager[Any]:
         """Launches go to this GPU; there are no floating-point warnings on it."""
         gpu: AbstractContextManager[Any] = self._gpu
         return gpu
@@ -81,10 +80,6 @@ class CupyBackend(ArrayAPIBackend):
         """Wait for the GPU."""
         self._gpu.synchronize()
 
-    def fuse(self, formula: Formula) -> Fused:
-        """A formula to be evaluated as an expression."""
-        return CupyFused(self, formula)
-
     def gemm(
         self,
         a: Array,
@@ -107,15 +102,6 @@ class CupyBackend(ArrayAPIBackend):
             else:
                 self.cupy.matmul(a, b, out=out)
         return out
-
-
-class CupyFused(Fused):
-    """A formula whose launches, those of the stores included, go to the backend's GPU."""
-
-    def __call__(self, *operands: Array, out: Any = None) -> Any:
-        """Evaluate; results are stored after everything is computed."""
-        with self.backend.quiet():
-            return super().__call__(*operands, out=out)
 
 
 def open_cuda(device: str | None) -> CupyBackend:

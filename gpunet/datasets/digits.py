@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from gpunet.backend import host
@@ -20,6 +19,8 @@ def digits() -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 
     Reference: Alpaydin, Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository (1998).
     """
+    from pathlib import Path
+
     xp = host().xp
     data = host().load(Path(__file__).with_name("digits.npz"))
     x, y = xp.astype(data["x"], xp.float32) / 16, xp.astype(data["y"], xp.int32)

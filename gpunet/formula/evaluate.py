@@ -116,7 +116,7 @@ class _Evaluator:
         if hasattr(value, "shape"):
             return value
         dtype = self.xp.bool if isinstance(value, bool) else self.like.dtype
-        return self.xp.asarray(value, dtype=dtype, device=device_of(self.like))
+        return self.xp.full((), value, dtype=dtype, device=device_of(self.like))
 
     def spread(self, value: Any, kind: str) -> Any:
         """A value at the full size its kind says, for outputs and sums."""

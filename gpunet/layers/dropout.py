@@ -44,7 +44,7 @@ class Dropout(Pointwise):
 
     def formula(self, xp: Any, x: Array, *operands: Array) -> Array:
         """y = m x / (1 - rate)"""
-        kept = random_bits(x, *operands) >= round(self.rate * 2**32)
+        kept = random_bits(x, *operands) >= min(round(self.rate * 2**32), 2**32 - 1)
         return xp.where(kept, x * (1 / (1 - self.rate)), 0.0)
 
     def derivative(self, xp: Any, dy: Array, x: Array, y: Array, *operands: Array) -> Any:

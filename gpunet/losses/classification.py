@@ -34,7 +34,8 @@ class CrossEntropy(Loss):
                 "one-hot rows become labels by y.argmax(-1)."
             )
         xp = backend.xp
-        target = target if target.dtype == xp.int32 else xp.astype(target, xp.int32)
+        if target.dtype != xp.int32:  # labels past int32 must not wrap into range
+            target = xp.astype(xp.clip(target, -1, 2**31 - 1), xp.int32)
         return xp.reshape(target, (*target.shape, 1))
 
     def terms(self, shape: Shape) -> int:
@@ -92,7 +93,7 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Elementwise):
     """Logistic cross-entropy of logits and probabilities, mean over all elements.
 
-    Forward    L = Σ (max(z, 0) - z t + log(1 + exp(-|z|))) / n
+    Forward    L = Σ (t log(1 + exp(-z)) + (1 - t) log(1 + exp(z))) / n
     Backward   dz = (sigmoid(z) - t) / n
     Shapes     logits z (…), targets t the same, float in [0, 1]; n the number of elements
     """
@@ -115,8 +116,9 @@ class BinaryCrossEntropy(Elementwise):
         return host().uniform(seed, "target", shape)
 
     def formula(self, xp: Any, prediction: Array, target: Array, weight: Array) -> tuple[Array, Array]:
-        """max(z, 0) - z t + log(1 + exp(-|z|)) and sigmoid(z) - t, weighted"""
+        """-z t or z (1 - t), by the sign of z, + log(1 + exp(-|z|)); sigmoid(z) - t; both weighted"""
         z, t = prediction, target
         e = xp.exp(-xp.abs(z))  # in (0, 1]: neither sign of z overflows
         probability = xp.where(z < 0, e, 1.0) / (1 + e)
-        return total((xp.maximum(z, 0.0) - z * t + xp.log1p(e)) * weight), (probability - t) * weight
+        straight = xp.where(z < 0, -z * t, z * (1 - t))  # max(z, 0) - z t, without its cancellation
+        return total((straight + xp.log1p(e)) * weight), (probability - t) * weight

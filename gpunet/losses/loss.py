@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpunet.backend import Array, Backend, Fused, Shape, of
+from gpunet.backend import Array, Backend, Fused, Shape, host, of
 from gpunet.errors import ArrayError, ShapeError
-from gpunet.formula import dtype_name
+from gpunet.formula import dtype_kind, dtype_name
 
 
 @dataclass(eq=False, kw_only=True)
@@ -20,7 +20,7 @@ class Loss:
 
     _backend: Backend | None = field(init=False, repr=False, default=None)
     _fused: Fused | None = field(init=False, repr=False, default=None)
-    _weights: dict[tuple[int, str], Array] = field(init=False, repr=False, default_factory=dict)
+    _weights: dict[tuple[int, Any], Array] = field(init=False, repr=False, default_factory=dict)
 
     def formula(self, xp: Any, prediction: Array, target: Array, weight: Array) -> tuple[Array, Array]:
         """(total of weighted terms, gradient). The weight is applied inside: a total cannot be used further."""
@@ -29,6 +29,12 @@ class Loss:
     def prepare(self, target: Any, backend: Backend) -> Array:
         """A target from the host or of the backend, as the formula's operand."""
         return backend.asarray(target)
+
+    def upload(self, target: Any, backend: Backend, dtype: str) -> Array:
+        """A target from the host or of the backend, on the backend; floats in the prediction's type."""
+        if not backend.owns(target):
+            target = host().asarray(target)
+        return backend.asarray(target, dtype if dtype_kind(target.dtype) == "float" else None)
 
     def terms(self, shape: Shape) -> int:
         """Number of terms in the mean for predictions of this shape."""
@@ -52,8 +58,6 @@ class Loss:
 
     def random_target(self, shape: Shape, seed: int) -> Any:
         """A host target for predictions of this shape, batch included; for gradient checks."""
-        from gpunet.backend import host
-
         return host().normal(seed, "target", shape)
 
     def bind(self, backend: Backend) -> Loss:
@@ -90,7 +94,7 @@ class Loss:
 
     def _weight(self, prediction: Array, terms: int | None, backend: Backend) -> Array:
         n = self.terms(tuple(prediction.shape)) if terms is None else terms
-        key = (n, dtype_name(prediction.dtype))
+        key = (n, prediction.dtype)
         if key not in self._weights:
-            self._weights[key] = backend.scalar(1 / max(n, 1), key[1])
+            self._weights[key] = backend.scalar(1 / max(n, 1), dtype_name(prediction.dtype))
         return self._weights[key]

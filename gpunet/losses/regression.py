@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gpunet.backend import Array, Backend
+from gpunet.backend import Array, Backend, Shape, host
 from gpunet.errors import ArrayError
 from gpunet.formula import dtype_kind, dtype_name, total
 from gpunet.losses.loss import Loss
@@ -24,6 +24,11 @@ class Elementwise(Loss):
                 'Use y.astype("float32").'
             )
         return target
+
+    def check_targets(self, target: Any, shape: Shape) -> None:
+        """Refuse targets of another shape, or that are not floats."""
+        super().check_targets(target, shape)
+        self.prepare(target, host())
 
 
 @dataclass(eq=False, kw_only=True)

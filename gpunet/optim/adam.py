@@ -45,10 +45,12 @@ class Adam(Optimizer):
         m, v, lr, t = rest
         m = self.beta1 * m + (1 - self.beta1) * g
         v = self.beta2 * v + (1 - self.beta2) * (g * g)
-        correction1, correction2 = one_minus_power(xp, self.beta1, t), one_minus_power(xp, self.beta2, t)
-        return p - lr / correction1 * m / (xp.sqrt(v) / xp.sqrt(correction2) + self.eps), m, v
+        correction1 = one_minus_power(xp, self.beta1, t)
+        correction2 = xp.sqrt(one_minus_power(xp, self.beta2, t))
+        rate, eps = lr * correction2 / correction1, self.eps * correction2  # 0-d: computed once, not per element
+        return p - rate * m / (xp.sqrt(v) + eps), m, v
 
 
 def one_minus_power(xp: Any, beta: float, t: Array) -> Any:
     """1 - βᵗ; the plain form loses 1e-5 in float32."""
-    return -xp.expm1(t * math.log(beta)) if beta > 0 else 1.0
+    return -xp.expm1(t * math.log(beta)) if beta > 0 else 1 + 0 * t

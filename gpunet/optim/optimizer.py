@@ -47,25 +47,25 @@ class Optimizer:
         self._advance(self._t, out=self._t)
         if self.learning_rate != self._lr_value:
             self._set_learning_rate(store)
-        state = [self.state[name] for name in self.slots]
-        self._fused(self._p, self._g, *state, self._lr, self._t, out=(self._p, *state))
+        self._fused(self._p, self._g, *self._state, self._lr, self._t, out=(self._p, *self._state))
 
     def _lay_out(self, store: ParameterStore) -> None:
-        """State for the store's layout; values of parameters that were trained before are kept."""
+        """State for the store's layout. Frozen parameters keep theirs for when they are thawed."""
         if self._store is not None and self._store is not store:
             raise ArgumentError(f"this {type(self).__name__} belongs to another model. Make a new one for each model.")
         backend, end = store.backend, store.trainable_end
         first = self._store is None
         old, places = self.state, self._offsets
-        self.state = {name: backend.zeros((end,), store.dtype) for name in self.slots}
-        for p in store.trainable:
+        self.state = {name: backend.zeros(store.values.shape, store.dtype) for name in self.slots}
+        for p in store.parameters:
             if p.name in places:
                 for name in self.slots:
                     start = places[p.name]
                     store.view(self.state[name], p)[...] = backend.xp.reshape(
                         old[name][start : start + p.size], p.shape
                     )
-        self._offsets = {p.name: store.offsets[p.name] for p in store.trainable}
+        self._offsets = dict(store.offsets)
+        self._state = [self.state[name][:end] for name in self.slots]
         self._p, self._g = store.values[:end], store.grads[:end]
         if first:
             self._fused, self._advance = backend.fuse(self.formula), store.fused(_increment)

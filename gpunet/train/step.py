@@ -47,17 +47,18 @@ class TrainStep:
             ArgumentError: the batch is empty, or x and y differ in length.
         """
         model, backend = self.model, self.model.store.backend
-        x, y = backend.asarray(x, model.dtype), backend.asarray(y)
+        x, y = backend.asarray(x, model.dtype), self.loss.upload(y, backend, model.dtype)
         if x.shape[:1] != y.shape[:1] or not x.shape or x.shape[0] < self.accumulate:
             raise ArgumentError(
                 f"a batch needs as many inputs as targets and at least accumulate={self.accumulate} of them, "
                 f"but got inputs {tuple(x.shape)} and targets {tuple(y.shape)}."
             )
-        ctx = model.context(training=True, step=self.steps, seed=self.seed)
-        value = self._backward(x, y, ctx)
-        if self.clip_norm is not None:
-            clip(model, norm=self.clip_norm)
-        self.optimizer.update(model)
+        with backend.scope():
+            ctx = model.context(training=True, step=self.steps, seed=self.seed)
+            value = self._backward(x, y, ctx)
+            if self.clip_norm is not None:
+                clip(model, norm=self.clip_norm)
+            self.optimizer.update(model)
         self.steps += 1
         return value
 

@@ -71,7 +71,7 @@ def test_an_output_of_another_shape_or_type_is_refused(cpu):
     fused = cpu.fuse(lambda xp, x: x + 1)
     with pytest.raises(FormulaError, match=r"output of shape \(2, 3\) and type float64, but `out` has \(3, 2\)"):
         fused(np.ones((2, 3)), out=np.ones((3, 2)))
-    with pytest.raises(FormulaError, match="float64, but `out` has .* and float32"):
+    with pytest.raises(FormulaError, match=r"float64, but `out` has .* and float32"):
         fused(np.ones((2, 3)), out=np.ones((2, 3), np.float32))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit import LOSSES, TOLERANCE, draw, error
+from kit import LOSSES, TOLERANCE, binary_cross_entropy, draw, error
 
 import gpunet as gn
 from gpunet import losses
@@ -107,6 +107,18 @@ def test_special_values(backend):
     assert np.isnan(backend.to_numpy(value))
 
 
+def test_labels_past_int32_do_not_wrap_into_range(backend):
+    z, y = backend.asarray(np.zeros((2, 3), np.float32)), backend.asarray(np.array([0, 2**32 + 1]))
+    assert np.isnan(backend.to_numpy(losses.CrossEntropy()(z, y)[0]))
+
+
+def test_binary_cross_entropy_keeps_its_digits_on_both_sides(backend):
+    for z, t in ((30.7, 0.999), (-30.7, 0.001)):
+        z, t = np.float32(z), np.float32(t)
+        value, _ = losses.BinaryCrossEntropy()(backend.asarray(z.reshape(1, 1)), backend.asarray(t.reshape(1, 1)))
+        assert error(backend.to_numpy(value), binary_cross_entropy(float(z), float(t))[0]) < 1e-6
+
+
 def test_check_targets_names_rule_value_and_remedy():
     ce, bce, mse = losses.CrossEntropy(), losses.BinaryCrossEntropy(), losses.MeanSquaredError()
     with pytest.raises(ArgumentError, match=r"labels must be in \[0, 3\).* from 1 to 3\. Count classes from 0"):
@@ -119,6 +131,8 @@ def test_check_targets_names_rule_value_and_remedy():
         bce.check_targets(np.array([[0.0], [2.0]]), (1,))
     with pytest.raises(ShapeError, match=r"one shape, but got \(2, 1\) and \(2,\)\. Reshape the target to \(2, 1\)"):
         mse.check_targets(np.zeros(2), (1,))
+    with pytest.raises(ArrayError, match="float targets but got int64"):
+        mse.check_targets(np.zeros((2, 1), int), (1,))
 
 
 def test_labels_decide():

@@ -85,6 +85,25 @@ def test_frozen_parameters_and_padding_stay(spec, backend):
 
 
 @specs
+def test_thawed_parameters_find_their_state_again(spec, backend):
+    model, optimizer = model_on(backend, "float64"), spec.make()
+    weights, state = model.get_weights(), {n: {} for n in model.get_weights()}
+    for t, pattern in enumerate((None, "0.*", None), start=1):
+        model.freeze("*", frozen=False)
+        if pattern:
+            model.freeze(pattern)
+        model.store.begin()
+        for i, p in enumerate(model.store.parameters):
+            if p.trainable:
+                g = draw(10 * t + i, *p.shape)
+                p.add_grad(backend.asarray(g, "float64"))
+                weights[p.name] = spec.reference(weights[p.name], g, state[p.name], t)
+        optimizer.update(model)
+    for name, value in model.get_weights().items():
+        assert error(value, weights[name]) <= 1e-12, name
+
+
+@specs
 def test_the_learning_rate_may_change_between_steps(spec, backend):
     model, optimizer = model_on(backend, "float64"), spec.make()
     give_gradients(model, 5)

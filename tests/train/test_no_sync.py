@@ -15,7 +15,7 @@ OPERANDS = [SEED, 0, 1, "step", CLIP]
 """What a step makes of host numbers: the seed, the numbers of the two draws and of the step, each once per context, for
 dropout; the limit of the norm for clipping. The learning rate, t and the loss's 1/n are made in the first step."""
 
-CONSTANTS = 24
+CONSTANTS = 0
 """Bound on what evaluating formulas adds: their constants, where a function takes arrays only (11 when written). They
 never change; a compiled kernel has none."""
 

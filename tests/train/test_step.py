@@ -80,6 +80,14 @@ def test_clipping(backend):
     assert error(flat / 0.1, whole / np.linalg.norm(whole)) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float_targets_take_the_models_type(dtype, backend):
+    model = layers.Sequential(layers.Dense(1)).build((4,), device=backend, dtype=dtype)
+    for targets in (np.ones((12, 1)), np.ones((12, 1), np.float32), [[1.0]] * 12):
+        value = gn.TrainStep(model, losses.MeanSquaredError(), optim.SGD(0.0))(X, targets)
+        assert value.dtype == model.store.values.dtype
+
+
 def test_masks_change_from_step_to_step_and_with_the_seed(cpu):
     def masks(seed, step):
         model, seen = model_on(cpu), []

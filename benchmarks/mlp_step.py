@@ -110,15 +110,17 @@ class NumpyStep:
         return loss
 
     def adam(self) -> None:
-        """Moments are kept as m / (1 - β₁) and v / (1 - β₂), the rest of the constants is two scalars: 10 passes."""
+        """The usual moments, as gpunet and PyTorch keep them; the corrections are two scalars: 12 passes."""
         self.t += 1
-        k = math.sqrt((1 - BETA2**self.t) / (1 - BETA2))
-        eps, lr = EPS * k, self.lr * k * (1 - BETA1) / (1 - BETA1**self.t)
+        k = math.sqrt(1 - BETA2**self.t)
+        eps, lr = EPS * k, self.lr * k / (1 - BETA1**self.t)
         for p, g, m, v, s in self.blocks:
             np.multiply(m, BETA1, out=m)
-            np.add(m, g, out=m)
+            np.multiply(g, 1 - BETA1, out=s)
+            np.add(m, s, out=m)
             np.multiply(v, BETA2, out=v)
             np.multiply(g, g, out=s)
+            np.multiply(s, 1 - BETA2, out=s)
             np.add(v, s, out=v)
             np.sqrt(v, out=s)
             np.add(s, eps, out=s)

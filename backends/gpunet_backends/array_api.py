@@ -13,6 +13,7 @@ from gpunet.errors import ArrayError, DeviceError, FormulaError
 from gpunet.formula import Formula, Graph, Operand, classify, dtype_kind, dtype_name, name_of, trace
 
 HALF = ("float16", "bfloat16")
+HOST_TYPES = (np.ndarray, np.generic, bool, int, float, list, tuple)
 
 
 class ArrayAPIBackend:
@@ -38,7 +39,7 @@ class ArrayAPIBackend:
 
     def host_array(self, x: Any, dtype: str | None = None) -> Any:
         """What ``asarray`` accepts besides own arrays, as a NumPy array."""
-        if not isinstance(x, np.ndarray | np.generic | bool | int | float | list | tuple):
+        if not isinstance(x, HOST_TYPES):
             raise ArrayError(
                 f"{self.detail} takes NumPy arrays, numbers, lists and its own arrays, but got a {type(x).__module__}."
                 f"{type(x).__name__}. Convert it with numpy.asarray(x) first."

@@ -36,7 +36,7 @@ class CrossEntropy(Loss):
         xp = backend.xp
         if target.dtype != xp.int32:  # labels past int32 must not wrap into range
             target = xp.astype(xp.clip(target, -1, 2**31 - 1), xp.int32)
-        return xp.reshape(target, (*target.shape, 1))
+        return target[..., None]
 
     def terms(self, shape: Shape) -> int:
         """Number of labels."""
@@ -44,7 +44,7 @@ class CrossEntropy(Loss):
 
     def check_operand(self, prediction: Array, operand: Array) -> None:
         """Labels must have the logits' leading axes."""
-        if tuple(prediction.shape[:-1]) != tuple(operand.shape[:-1]) or not prediction.shape:
+        if prediction.shape[:-1] != operand.shape[:-1] or not prediction.shape:
             raise self.mismatch(tuple(prediction.shape), tuple(operand.shape[:-1]))
 
     def mismatch(self, prediction: Shape, target: Shape) -> ShapeError:

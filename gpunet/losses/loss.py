@@ -34,7 +34,7 @@ class Loss:
         """A target from the host or of the backend, on the backend; floats in the prediction's type."""
         if not backend.owns(target):
             target = host().asarray(target)
-        return backend.asarray(target, dtype if dtype_kind(target.dtype) == "float" else None)
+        return backend.asarray(target, dtype) if dtype_kind(target.dtype) == "float" else backend.asarray(target)
 
     def terms(self, shape: Shape) -> int:
         """Number of terms in the mean for predictions of this shape."""

@@ -56,11 +56,11 @@ def opened(name: str) -> Backend | str:
 
 
 def require(name: str) -> Backend:
-    """The backend, or a skip that names the reason; GPUNET_REQUIRE_CUDA=1 makes a missing GPU a failure."""
+    """The backend, or a skip that names the reason; GPUNET_REQUIRE_CUDA=1 makes a missing GPU a failure, and so on."""
     backend = opened(name)
     if isinstance(backend, str):
-        if name == "cuda" and os.environ.get("GPUNET_REQUIRE_CUDA") == "1":
-            pytest.fail(f"GPUNET_REQUIRE_CUDA=1, but {backend}")
+        if os.environ.get(f"GPUNET_REQUIRE_{name.upper()}") == "1":
+            pytest.fail(f"GPUNET_REQUIRE_{name.upper()}=1, but {backend}")
         pytest.skip(f"not run on {name}: {backend}")
     return backend
 

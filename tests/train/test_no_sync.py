@@ -16,8 +16,7 @@ OPERANDS = [SEED, 0, 1, "step", CLIP]
 dropout; the limit of the norm for clipping. The learning rate, t and the loss's 1/n are made in the first step."""
 
 CONSTANTS = 0
-"""Bound on what evaluating formulas adds: their constants, where a function takes arrays only (11 when written). They
-never change; a compiled kernel has none."""
+"""Evaluating formulas adds nothing: their constants are filled in on the device."""
 
 
 def classifier(backend, dtype="float32"):

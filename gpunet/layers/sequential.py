@@ -103,13 +103,14 @@ class Sequential(Layer):
         if isinstance(shape, int) or not all(isinstance(n, int) and n > 0 for n in shape):
             raise ShapeError(f"build takes the shape of one sample, such as (64,), but got {shape!r}.")
         backend = open_device(device)
-        try:
-            self.attach(tuple(shape), backend, dtype)
-            store = ParameterStore(self.parameters(), backend, dtype)
-        except Exception:
-            self.detach()
-            raise
-        store.initialize(seed)
+        with backend.scope():
+            try:
+                self.attach(tuple(shape), backend, dtype)
+                store = ParameterStore(self.parameters(), backend, dtype)
+                store.initialize(seed)
+            except Exception:
+                self.detach()
+                raise
         self._store = store
         return self
 
@@ -184,14 +185,16 @@ class Sequential(Layer):
         require_built(self)
         backend, ctx = self.store.backend, self.context(training=False)
         outputs = []
-        for start in range(0, max(len(x), 1), batch_size):
-            y, _ = self.forward(backend.asarray(x[start : start + batch_size], self.dtype), ctx)
-            outputs.append(backend.to_numpy(y))  # synchronises: the result is wanted on the host
+        with backend.scope():
+            for start in range(0, max(len(x), 1), batch_size):
+                y, _ = self.forward(backend.asarray(x[start : start + batch_size], self.dtype), ctx)
+                outputs.append(backend.to_numpy(y))  # synchronises: the result is wanted on the host
         return host().xp.concatenate(outputs)
 
     def freeze(self, pattern: str, *, frozen: bool = True) -> None:
         """Freeze, or with ``frozen=False`` thaw, the parameters that match a pattern such as "0.*"."""
-        self.store.freeze(pattern, frozen)
+        with self.store.backend.scope():
+            self.store.freeze(pattern, frozen)
 
     def get_weights(self) -> dict[str, Any]:
         """Copies of all parameters as host arrays, by name."""
@@ -199,7 +202,8 @@ class Sequential(Layer):
 
     def get_gradients(self) -> dict[str, Any]:
         """Copies of all gradients as host arrays, by name; zeros for those that no layer wrote."""
-        self.store.finish()
+        with self.store.backend.scope():
+            self.store.finish()
         return self._to_host([(p.name, p.grad) for p in self.store.parameters])
 
     def _to_host(self, arrays: list[tuple[str, Array]]) -> dict[str, Any]:
@@ -221,8 +225,9 @@ class Sequential(Layer):
                 raise ShapeError(
                     f"'{name}' has shape {known[name].shape} but got {array.shape}. Transpose or reshape it."
                 )
-        for name, array in arrays.items():
-            known[name].value[...] = self.backend.asarray(array, self.dtype)
+        with self.store.backend.scope():
+            for name, array in arrays.items():
+                known[name].value[...] = self.backend.asarray(array, self.dtype)
 
     def summary(self) -> None:
         """Print layers, output shapes, parameter counts, and what runs as one formula."""

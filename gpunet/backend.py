@@ -8,6 +8,7 @@ remedy when the device cannot be used. Entry points are read on first use, not a
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class DeviceInfo:
     detail: str
 
 
+_lock = threading.RLock()
 _opened: dict[str, Backend] = {}
 _live: list[Backend] = []
 
@@ -131,6 +133,11 @@ def register(backend: Backend) -> Backend:
 def _open(name: str) -> Backend:
     if name in _opened:
         return _opened[name]
+    with _lock:
+        return _opened[name] if name in _opened else _open_new(name)
+
+
+def _open_new(name: str) -> Backend:
     kind, _, which = name.partition(":")
     entries = _entry_points()
     if kind not in entries:

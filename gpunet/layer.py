@@ -121,6 +121,18 @@ class Layer:
     _declared: list[Parameter] = field(init=False, default_factory=list)
     _chain: Chain | None = field(init=False, default=None)
 
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Unbuilt layers can be copied and pickled."""
+        if self.built is not None:
+            raise ArgumentError(
+                f"{self.title} is built, and its parameters are views that a copy would cut off. Build a new model and "
+                "call its set_weights(model.get_weights())."
+            )
+        return super().__reduce_ex__(protocol)
+
     def setup(self, shape: Shape) -> Shape:
         """Author's hook: declare Parameters, return the output's shape."""
         return shape
@@ -128,6 +140,8 @@ class Layer:
     def parameter(self, name: str, shape: Shape, init: Initializer) -> Parameter:
         """Declare a Parameter; in ``setup`` only."""
         p = Parameter(self.prefix + name, shape, init)
+        if any(other.name == p.name for other in self._declared):
+            raise ArgumentError(f"{self.title} declares a parameter '{name}' twice. Rename one.")
         self._declared.append(p)
         return p
 
@@ -190,6 +204,7 @@ class Layer:
 
     def forward(self, x: Array, ctx: Context) -> tuple[Array, Saved]:
         """-> y, saved."""
+        require_built(self)
         return self.chain().forward(x, ctx)
 
     def backward(self, dy: Array, saved: Saved, ctx: Context) -> Array | None:

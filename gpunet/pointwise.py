@@ -17,7 +17,8 @@ from gpunet.parameter import Parameter
 class Pointwise(Layer):
     """A layer that is one formula of (x, *operands), elementwise or along the last axis.
 
-    Neighbouring Pointwise layers are composed and run as one formula forward and one backward.
+    Neighbouring Pointwise layers are composed and run as one formula forward and one backward. What the formula reads
+    from the layer is a constant: changing it after the first run has no effect.
     """
 
     _solo: Group | None = field(init=False, default=None)
@@ -78,7 +79,8 @@ class Group(Layer):
         if self._version != ctx.version:  # other parameters may be frozen now
             self._plans.clear()
             self._version = ctx.version
-        key = (ctx.training, x.dtype, x.shape[-1], len(x.shape))
+        identities = tuple([layer.is_identity(ctx) for layer in self.layers])
+        key = (ctx.training, identities, x.dtype, x.shape[-1], len(x.shape))
         found = self._plans.get(key)
         if found is None:
             found = self._plans[key] = plan(self.layers, x, ctx)

@@ -41,10 +41,19 @@ class ArrayAPIBackend:
         """What ``asarray`` accepts besides own arrays, as a NumPy array."""
         if not isinstance(x, HOST_TYPES):
             raise ArrayError(
-                f"{self.detail} takes NumPy arrays, numbers, lists and its own arrays, but got a {type(x).__module__}."
+                f"{self.name} takes NumPy arrays, numbers, lists and its own arrays, but got a {type(x).__module__}."
                 f"{type(x).__name__}. Convert it with numpy.asarray(x) first."
             )
-        return np.asarray(x, dtype=dtype)
+        try:
+            array = np.asarray(x)
+        except ValueError as error:  # rows of different lengths
+            raise ArrayError(f"{self.name} cannot make an array of this {type(x).__name__}: {error}") from None
+        if array.dtype.kind not in "biuf":
+            raise ArrayError(
+                f"{self.name} takes numbers, but got an array of {array.dtype}. Turn words into integer labels, and "
+                "complex numbers into their parts."
+            )
+        return array if dtype is None else array.astype(dtype, copy=False)
 
     def to_numpy(self, x: Array) -> Any:
         """Own array -> host array."""
@@ -132,7 +141,8 @@ class Fused:
         graph, storage = self.graph(operands), self.float_type(operands)
         with self.backend.scope():
             results = self._evaluate(graph, operands, storage)
-            targets = out if isinstance(out, tuple) else (out,) * len(results)
+            targets = (None,) * len(results) if out is None else out if isinstance(out, tuple) else (out,)
+            refuse_count(graph, targets)
             for target, value in zip(targets, results, strict=True):
                 if target is not None and tuple(target.shape) != tuple(value.shape):
                     raise FormulaError(
@@ -156,6 +166,15 @@ class Fused:
             narrow = getattr(xp, storage)
             results = tuple(xp.astype(r, narrow) if dtype_kind(r.dtype) == "float" else r for r in results)
         return results
+
+
+def refuse_count(graph: Graph, targets: Sequence[Array]) -> None:
+    """One entry of ``out`` for each output."""
+    if len(targets) != len(graph.outputs):
+        raise FormulaError(
+            f"formula '{graph.name}' has {len(graph.outputs)} outputs, but `out` has {len(targets)} entries. Pass a "
+            "tuple with None for each output that shall be fresh."
+        )
 
 
 def open_strict(device: str | None) -> ArrayAPIBackend:

@@ -13,7 +13,7 @@ import numpy as np
 from gpunet.backend import Array, Shape
 from gpunet.errors import DeviceError, FormulaError
 from gpunet.formula import Formula, Graph, dtype_name
-from gpunet_backends.array_api import ArrayAPIBackend, Fused
+from gpunet_backends.array_api import ArrayAPIBackend, Fused, refuse_count
 from gpunet_backends.host import HostMixin
 from gpunet_backends.numpy_emit import REDUCED, compile_source, emit
 
@@ -124,14 +124,16 @@ class NumpyFused(Fused):
         targets = out if type(out) is tuple else (out,)
         owners = [id(a) for a in operands]
         layout = [owners.index(id(t)) if id(t) in owners else None for t in targets]
-        if self._last[0] == signature and self._last[1] == layout:
-            plan = self._last[2]
+        last = self._last  # read once: another thread may replace it
+        if last[0] == signature and last[1] == layout:
+            plan = last[2]
         else:
             plan = self._plan(operands, signature, layout)
             self._last = (signature, layout, plan)
         if plan is None:
             return super().__call__(*operands, out=out)
         if out is not None:
+            refuse_count(plan.graph, targets)
             refuse_overlap(plan.graph.name, targets, operands, layout)
         if self.backend.is_quiet():
             return plan.run(operands, targets)
@@ -177,6 +179,7 @@ class Plan:
         sizes = {"full": full, "row": (*full[:-1], 1), "col": full[-1:], "scalar": ()}
         self.views = [(i, sizes[o.kind]) for i, o in enumerate(graph.operands) if o and shapes[i] != sizes[o.kind]]
         nodes = [graph.nodes[o] for o in graph.outputs]
+        self.replacing = [i for i, n in enumerate(nodes) if n.op in REDUCED and layout[i] is not None]
         self.outputs = [(sizes[n.kind], np.dtype(bool) if n.dtype == "bool" else dtype) for n in nodes]
         self.reduced = [i for i, n in enumerate(nodes) if n.op in REDUCED]
 
@@ -211,6 +214,8 @@ class Plan:
                     f"{target.shape} and {target.dtype}. Pass an array of the output's own shape and type."
                 )
             outputs.append(target)
+        for n in self.replacing:  # a sum that replaces an operand: stored after the last block has read it
+            outputs[n] = np.empty_like(outputs[n])
         fixed = self.rows if self.scalars is None else self.scalars(*arrays) + self.rows
         if self.count == 0:
             for n in self.reduced:
@@ -219,6 +224,9 @@ class Plan:
             self.body(*arrays, *outputs, self.shape, self.index, 0, *fixed)
         else:
             self._run_blocks(arrays + outputs, outputs, fixed)
+        for n in self.replacing:
+            targets[n][...] = outputs[n]
+            outputs[n] = targets[n]
         return outputs[0] if self.graph.single else tuple(outputs)
 
     def _run_blocks(self, arguments: list[Array], outputs: list[Array], fixed: tuple[Any, ...]) -> None:

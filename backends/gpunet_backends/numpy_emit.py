@@ -26,7 +26,7 @@ ONE = np.int8(1)
 def emit(graph: Graph, in_place: tuple[int | None, ...]) -> Source:
     """Source of two functions: ``scalars(a0, ...)``, run once, and ``body``, run on one block of rows after another.
 
-    a<i>, o<n>   operand i, and where output n goes unless that is operand in_place[n]
+    a<i>, o<n>   operand i, and where output n goes; an output that is no sum may go to operand in_place[n] instead
     v<p>         a value of the graph; those that ``scalars`` returns are arguments of ``body``
     c<p>         a constant that fills a row
     shape        the block's shape          index   positions along the last axis
@@ -62,6 +62,7 @@ class _Emitter:
         self.lines: list[str] = []
         self.last_lines: list[str] = []
         self.constant: set[int] = set()
+        self.known_before: set[int] = set()
         self.rows: dict[str, float] = {}
         self.memory: dict[str, _Memory] = {}
         for number, output in enumerate(graph.outputs):
@@ -75,6 +76,7 @@ class _Emitter:
     def source(self) -> Source:
         """The two functions."""
         graph = self.graph
+        self.pass_through()
         only_scalars = all(graph.nodes[o].kind == "scalar" and graph.nodes[o].op not in REDUCED for o in graph.outputs)
         for position, node in enumerate(graph.nodes):
             if node.op == "operand":
@@ -90,10 +92,13 @@ class _Emitter:
             else:
                 self.names.append(f"v{position}")
                 line = self.statement(position, node)
-                once = not only_scalars and self.depends_on_scalars(node)
-                (self.once if once else self.lines).append(line)
+                if not only_scalars and self.is_known_before(node):
+                    self.known_before.add(position)
+                    self.once.append(line)
+                else:
+                    self.lines.append(line)
         for number, position in enumerate(graph.outputs):
-            if graph.nodes[position].op not in REDUCED and self.names[position] != self.target(number):
+            if graph.nodes[position].op not in (*REDUCED, "operand") and self.names[position] != self.target(number):
                 self.last_lines.append(f"copyto({self.target(number)}, {self.names[position]})")
         operands = [f"a{i}" for i in range(len(graph.operands))]
         kept = [line.split(" = ")[0] for line in self.once]
@@ -110,9 +115,23 @@ class _Emitter:
         body = _function("body", arguments, self.lines + self.last_lines)
         return Source(scalars, body, tuple(self.rows.values()))
 
-    def depends_on_scalars(self, node: Node) -> bool:
-        """Is this a number that is the same in every block?"""
-        return node.kind == "scalar" and all(self.graph.nodes[a].kind == "scalar" for a in node.args)
+    def is_known_before(self, node: Node) -> bool:
+        """Is this a number made of numbers that are there before the first block?"""
+        leaves = [self.graph.nodes[a] for a in node.args if a not in self.known_before]
+        return node.kind == "scalar" and all(n.op in ("operand", "const") and n.kind == "scalar" for n in leaves)
+
+    def pass_through(self) -> None:
+        """Outputs that are operands are copied before anything is written: another output may replace the operand."""
+        for number, position in enumerate(self.graph.outputs):
+            node, target = self.graph.nodes[position], self.target(number)
+            if node.op != "operand" or target == f"a{node.value}":
+                continue
+            if self.in_place[number] is None:
+                self.lines.append(f"copyto({target}, a{node.value})")
+                self.memory[target].holds = position
+            else:
+                self.lines.append(f"r{number} = a{node.value}.copy()")
+                self.last_lines.append(f"copyto({target}, r{number})")
 
     def target(self, output: int) -> str:
         """The array that holds an output."""
@@ -120,16 +139,11 @@ class _Emitter:
         return f"o{output}" if operand is None else f"a{operand}"
 
     def sum_rows(self, position: int, node: Node) -> None:
-        """column_sum and total, stored at the end where they replace an operand."""
+        """column_sum and total of this block, into o<n>: never over an operand, which later blocks read."""
         axis = "tuple(range(len(shape) - 1))" if node.op == "column_sum" else "None"
         for number, output in enumerate(self.graph.outputs):
             if output == position:
-                line = f"add.reduce({self.names[node.args[0]]}, axis={axis}"
-                if self.in_place[number] is None:
-                    self.lines.append(f"{line}, out=o{number})")
-                else:
-                    self.lines.append(f"v{position} = {line})")
-                    self.last_lines.append(f"copyto({self.target(number)}, v{position})")
+                self.lines.append(f"add.reduce({self.names[node.args[0]]}, axis={axis}, out=o{number})")
 
     def statement(self, position: int, node: Node) -> str:
         """The line that computes one node."""

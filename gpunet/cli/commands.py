@@ -66,4 +66,5 @@ def devices() -> None:
     width = max(len(row.name) for row in rows)
     for row in rows:
         print(f"{row.name:<{width}}  {'usable' if row.usable else 'not usable'}: {row.detail}")
+    print(f"auto is {backend.device('auto').name}")
     print(UNVERIFIED)

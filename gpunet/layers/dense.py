@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 from gpunet.backend import Array, Shape
 from gpunet.errors import ArgumentError, ShapeError
 from gpunet.initializers import HeNormal, Zeros
-from gpunet.layer import Context, Layer, Saved, batched, check_name
+from gpunet.layer import Context, Layer, Saved, batched
 from gpunet.parameter import Initializer, Parameter
 from gpunet.pointwise import Pointwise
 
@@ -29,9 +30,10 @@ class Dense(Layer):
     bias_init: Initializer = Zeros()
 
     def __post_init__(self) -> None:
-        check_name(self.name)
-        if not isinstance(self.units, int) or self.units < 1:
+        super().__post_init__()
+        if not isinstance(self.units, Integral) or self.units < 1:
             raise ArgumentError(f"Dense needs a whole number of units, at least 1, but got {self.units!r}.")
+        self.units = int(self.units)
 
     def setup(self, shape: Shape) -> Shape:
         """Declare weight and bias."""

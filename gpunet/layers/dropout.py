@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from gpunet.backend import Array
 from gpunet.errors import ArgumentError
 from gpunet.formula import random_bits
-from gpunet.layer import Context, check_name
+from gpunet.layer import Context
 from gpunet.parameter import Parameter
 from gpunet.pointwise import Pointwise
 
@@ -28,8 +29,8 @@ class Dropout(Pointwise):
     rate: float = field(kw_only=False)
 
     def __post_init__(self) -> None:
-        check_name(self.name)
-        if not 0 <= self.rate < 1:
+        super().__post_init__()
+        if not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
             raise ArgumentError(
                 f"Dropout needs a rate in [0, 1), but got {self.rate!r}. 0.5 drops half of the elements."
             )

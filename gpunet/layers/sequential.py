@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from gpunet.backend import Array, Backend, Shape, host
@@ -10,7 +11,7 @@ from gpunet.backend import device as open_device
 from gpunet.chain import Chain
 from gpunet.errors import ArgumentError, ArrayError, ShapeError
 from gpunet.formula import dtype_name
-from gpunet.layer import Context, Layer, Observer, Saved, batched, check_name, require_built
+from gpunet.layer import Context, Layer, Observer, Saved, batched, require_built
 from gpunet.layers.summary import summary_text
 from gpunet.parameter import BYTES, Parameter, ParameterStore
 
@@ -24,7 +25,6 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer, name: str | None = None):
         super().__init__(name=name)
-        check_name(name)
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise ArgumentError(f"Sequential takes layers, but got {layer!r}. Write Sequential(Dense(8), ReLU()).")
@@ -80,6 +80,8 @@ class Sequential(Layer):
         """-> y, saved. A model checks its input here, once."""
         if self._store is not None:
             self._check_input(x)
+        else:
+            require_built(self)
         return self.chain().forward(x, ctx)
 
     # ---- as a model
@@ -100,12 +102,13 @@ class Sequential(Layer):
             raise ArgumentError(f"{self.title} is built already, for {batched(self.built[0])}. Make a new one.")
         if dtype not in BYTES:
             raise ArgumentError(f"dtype must be one of {', '.join(BYTES)}, but got {dtype!r}.")
-        if isinstance(shape, int) or not all(isinstance(n, int) and n > 0 for n in shape):
+        if not isinstance(shape, Sequence) or not all(isinstance(n, Integral) and n > 0 for n in shape):
             raise ShapeError(f"build takes the shape of one sample, such as (64,), but got {shape!r}.")
+        refuse_shared(self.layers)
         backend = open_device(device)
         with backend.scope():
             try:
-                self.attach(tuple(shape), backend, dtype)
+                self.attach(tuple(int(n) for n in shape), backend, dtype)
                 store = ParameterStore(self.parameters(), backend, dtype)
                 store.initialize(seed)
             except Exception:
@@ -175,7 +178,11 @@ class Sequential(Layer):
         assert self.built is not None  # a model is built
         if not shape or shape[1:] != self.built[0]:
             first = self.layers[0].title if self.layers else self.title
-            remedy = "Put a Flatten() before it." if len(shape) > 1 + len(self.built[0]) else "Reshape the input."
+            remedy = "Reshape the input."
+            if shape == self.built[0]:
+                remedy = "For one sample, add the batch axis: x[None]."
+            elif len(shape) > 1 + len(self.built[0]):
+                remedy = "Put a Flatten() before it."
             raise ShapeError(
                 f"{first} was built for inputs of shape {batched(self.built[0])} but got {shape}. {remedy}"
             )
@@ -183,11 +190,15 @@ class Sequential(Layer):
     def predict(self, x: Any, *, batch_size: int = 256) -> Any:
         """Outputs for a host array, in batches: host array (n, …) in, host array out."""
         require_built(self)
+        if batch_size < 1:
+            raise ArgumentError(f"batch_size must be at least 1, but got {batch_size!r}.")
+        x = x if hasattr(x, "shape") else host().asarray(x)
+        self.check_input_shape(tuple(x.shape))
         backend, ctx = self.store.backend, self.context(training=False)
         outputs = []
         with backend.scope():
-            for start in range(0, max(len(x), 1), batch_size):
-                y, _ = self.forward(backend.asarray(x[start : start + batch_size], self.dtype), ctx)
+            for start in range(0, max(x.shape[0], 1), batch_size):
+                y, _ = self.forward(backend.asarray(x[start : start + batch_size, ...], self.dtype), ctx)
                 outputs.append(backend.to_numpy(y))  # synchronises: the result is wanted on the host
         return host().xp.concatenate(outputs)
 
@@ -233,3 +244,14 @@ class Sequential(Layer):
         """Print layers, output shapes, parameter counts, and what runs as one formula."""
         require_built(self)
         print(summary_text(self))
+
+
+def refuse_shared(layers: Sequence[Layer]) -> None:
+    """A layer may be used twice in a model, but not in two models."""
+    for layer in layers:
+        if layer.built is not None:
+            raise ArgumentError(
+                f"{layer.title} belongs to another model. Make a new layer for each model; use one twice only within "
+                "a model."
+            )
+        refuse_shared(layer.sublayers())

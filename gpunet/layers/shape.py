@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from gpunet.backend import Array, Shape
-from gpunet.layer import Context, Layer, Saved, check_name
+from gpunet.layer import Context, Layer, Saved
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -15,9 +15,6 @@ class Flatten(Layer):
 
     Shapes     x (N, …)   y (N, product of …)
     """
-
-    def __post_init__(self) -> None:
-        check_name(self.name)
 
     def setup(self, shape: Shape) -> Shape:
         """One axis."""

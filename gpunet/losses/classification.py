@@ -12,6 +12,8 @@ from gpunet.formula import dtype_kind, dtype_name, index, total
 from gpunet.losses.loss import Loss
 from gpunet.losses.regression import Elementwise
 
+FLATTEN = " For one label an image, put a Flatten() before the first layer."
+
 
 @dataclass(eq=False, kw_only=True)
 class CrossEntropy(Loss):
@@ -51,7 +53,7 @@ class CrossEntropy(Loss):
         """The error for labels that do not fit."""
         return ShapeError(
             f"CrossEntropy needs logits (…, classes) and labels (…), but got {prediction} and {target}. "
-            f"Labels of shape {prediction[:-1]} would fit."
+            f"Labels of shape {prediction[:-1]} would fit." + (FLATTEN if len(prediction) > len(target) + 1 else "")
         )
 
     def check_targets(self, target: Any, shape: Shape) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from gpunet.backend import Array
@@ -16,7 +17,7 @@ class Optimizer:
     """A formula (p, g, *slots, lr, t) -> (p, *slots), run in place over all trainable parameters in one pass.
 
     slots          names of the flat state buffers, in the formula's order; they start as zero
-    learning_rate  may be set between steps; it is an operand, so nothing is compiled again
+    learning_rate  may be set between steps; it is an operand. All else that the formula reads is a constant.
     """
 
     learning_rate: float
@@ -26,7 +27,10 @@ class Optimizer:
     _offsets: dict[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.learning_rate >= 0:
+        self._check_learning_rate()
+
+    def _check_learning_rate(self) -> None:
+        if not isinstance(self.learning_rate, Real) or not self.learning_rate >= 0:
             raise ArgumentError(f"{type(self).__name__} needs learning_rate >= 0, but got {self.learning_rate!r}.")
 
     @property
@@ -43,10 +47,10 @@ class Optimizer:
         store = model.store
         if self._store is not store or self._version != store.version:
             self._lay_out(store)
-        store.finish()
-        self._advance(self._t, out=self._t)
         if self.learning_rate != self._lr_value:
             self._set_learning_rate(store)
+        store.finish()
+        self._advance(self._t, out=self._t)
         self._fused(self._p, self._g, *self._state, self._lr, self._t, out=(self._p, *self._state))
 
     def _lay_out(self, store: ParameterStore) -> None:
@@ -74,6 +78,7 @@ class Optimizer:
         self._store, self._version = store, store.version
 
     def _set_learning_rate(self, store: ParameterStore) -> None:
+        self._check_learning_rate()
         self._lr_value = self.learning_rate
         self._lr = store.backend.scalar(self.learning_rate, store.dtype)
 

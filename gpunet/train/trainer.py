@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from gpunet import metrics as metric_functions
@@ -37,12 +38,13 @@ class Trainer:
         dtype: str = "float32",
         clip_norm: float | None = None,
     ):
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
         for name in metrics:
             if name not in metric_functions.METRICS:
                 known = ", ".join(metric_functions.METRICS)
                 raise ArgumentError(f"there is no metric '{name}'. Use one of: {known}.")
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.metrics, self.device, self.seed, self.dtype = list(metrics), device, seed, dtype
+        self.metrics, self.device, self.seed, self.dtype = metrics, device, seed, dtype
         self.clip_norm = clip_norm
         self.history = History()
         self._step: TrainStep | None = None
@@ -69,10 +71,9 @@ class Trainer:
             ShapeError: inputs or targets of a shape that does not fit.
         """
         x, y = host().asarray(x), host().asarray(y)
-        if len(x) != len(y) or len(x) == 0:
-            raise ArgumentError(f"fit needs as many inputs as targets, at least one, but got {len(x)} and {len(y)}.")
+        _check_lengths(x, y)
         for name, count in (("epochs", epochs), ("batch_size", batch_size)):
-            if not isinstance(count, int) or count < 1:
+            if not isinstance(count, Integral) or count < 1:
                 raise ArgumentError(f"{name} must be a whole number, at least 1, but got {count!r}.")
         if validation_split is not None:
             if validation_data is not None:
@@ -102,7 +103,9 @@ class Trainer:
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """{"loss": ..., metric: ...} on host arrays, without dropout."""
-        return metric_functions.evaluate(self.model.predict(x), host().asarray(y), self.loss, self.metrics)
+        x, y = host().asarray(x), host().asarray(y)
+        _check_lengths(x, y)
+        return metric_functions.evaluate(self.model.predict(x), y, self.loss, self.metrics)
 
     def _prepared(self, x: Any, y: Any) -> TrainStep:
         """The step; builds the model if that was not done. Data that do not fit leave it unbuilt."""
@@ -122,5 +125,13 @@ class Trainer:
     def _check(self, x: Any, y: Any) -> None:
         """Refuse inputs and targets that do not fit the model."""
         assert self.model.built is not None
+        _check_lengths(x, y)
         self.model.check_input_shape(x.shape)
         self.loss.check_targets(y, self.model.built[1])
+
+
+def _check_lengths(x: Any, y: Any) -> None:
+    if x.shape[:1] != y.shape[:1] or x.shape[:1] in ((), (0,)):
+        raise ArgumentError(
+            f"there must be as many inputs as targets, at least one, but got inputs {x.shape} and targets {y.shape}."
+        )

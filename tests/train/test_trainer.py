@@ -72,7 +72,9 @@ def test_bad_data_are_refused_and_leave_the_model_unbuilt():
     assert t.model.built is None
     with pytest.raises(ArrayError, match="integer labels"):
         t.fit(X, Y.astype(float), verbose=0)
-    with pytest.raises(ArgumentError, match="as many inputs as targets, at least one, but got 50 and 3"):
+    with pytest.raises(
+        ArgumentError, match=r"as many inputs as targets, at least one, but got inputs \(50, 4\) and targets \(3,\)"
+    ):
         t.fit(X, Y[:3])
     with pytest.raises(ArgumentError, match="epochs must be a whole number, at least 1, but got 0"):
         t.fit(X, Y, epochs=0)

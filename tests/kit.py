@@ -80,6 +80,20 @@ LAYERS = [
     LayerSpec("tanh", layers.Tanh, (5, 4), lambda x, p: 1 - 2 / (1 + np.exp(2 * x)), maps=True),
     LayerSpec("dropout", lambda: layers.Dropout(0.3), (5, 4), lambda x, p: dropped(x, 0.3), maps=True),
     LayerSpec("flatten", layers.Flatten, (5, 2, 3), lambda x, p: np.stack([r.ravel() for r in x]), maps=True),
+    LayerSpec(  # a view before a formula: it must not be overwritten
+        "flatten_relu",
+        lambda: layers.Sequential(layers.Flatten(), layers.ReLU()),
+        (5, 6),
+        lambda x, p: np.maximum(x, 0),
+        maps=True,
+    ),
+    LayerSpec(  # a view of the caller's dy behind a formula
+        "tanh_flatten",
+        lambda: layers.Sequential(layers.Tanh(), layers.Flatten()),
+        (5, 6),
+        lambda x, p: np.tanh(x),
+        maps=True,
+    ),
     LayerSpec(
         "sequential",
         lambda: layers.Sequential(
@@ -185,8 +199,16 @@ def adam(p, g, state, t):
     return p - 0.01 * (state["m"] / (1 - 0.8**t)) / (corrected + 1e-7)
 
 
+def adam_default(p, g, state, t):
+    """β₂ = 0.999: 1 - β₂ᵗ must not be computed from β₂ᵗ in float32."""
+    state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
+    state["v"] = 0.999 * state.get("v", 0) + 0.001 * np.square(g)
+    return p - 1e-3 * (state["m"] / (1 - 0.9**t)) / (np.sqrt(state["v"] / (1 - 0.999**t)) + 1e-8)
+
+
 OPTIMIZERS = [
     OptimizerSpec("sgd", lambda: optim.SGD(0.1), lambda p, g, state, t: p - 0.1 * g),
     OptimizerSpec("sgd_momentum", lambda: optim.SGD(0.1, momentum=0.9), sgd_momentum),
+    OptimizerSpec("adam_default", optim.Adam, adam_default),
     OptimizerSpec("adam", lambda: optim.Adam(0.01, beta1=0.8, beta2=0.95, eps=1e-7), adam),
 ]

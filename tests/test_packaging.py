@@ -25,6 +25,9 @@ def test_import_loads_no_array_library():
     heavy = ["numpy", "cupy", "numba", "torch", "matplotlib", "rich", "typer", "array_api_compat", "gpunet_backends"]
     done = python(f"import sys, gpunet; print([m for m in {heavy} if m in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
+    uses = "gpunet.Trainer, gpunet.gradcheck, gpunet.layers, gpunet.losses, gpunet.optim, gpunet.datasets"
+    done = python(f"import sys, gpunet; {uses}; print([m for m in {heavy} if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_the_wheel_is_what_is_tested():
@@ -90,6 +93,17 @@ def test_the_readme_example_runs():
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
         exec(compile(code, "README.md", "exec"), {})
     assert float(output.getvalue().split()[-1]) > 0.95
+
+
+def test_the_examples_of_the_docs_run():
+    page = ROOT / "docs" / "api.md"
+    if not page.exists():
+        pytest.skip("run from an installed package, without the docs")
+    examples = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    assert len(examples) == 2
+    for example in examples:
+        assert "gn.gradcheck(" in example
+        exec(compile(example, "docs/api.md", "exec"), {"__name__": "example"})
 
 
 def test_the_readme_has_the_commands_that_ci_runs():

@@ -150,12 +150,13 @@ class NumpyFused(Fused):
             dtype = np.dtype(self.float_type(operands))
             outputs = len(graph.outputs)
             places: Layout = tuple(layout) if len(layout) == outputs else (None,) * outputs
+            direct = tuple(p if p is not None and stores_directly(graph, n, p) else None for n, p in enumerate(places))
             if dtype.name not in ("float32", "float64"):
                 self._plans[key] = None
             else:
-                body_key = (graph.key, dtype, places)
+                body_key = (graph.key, dtype, direct)
                 if body_key not in self._compiled:
-                    self._compiled[body_key] = Compiled(graph, places, dtype)
+                    self._compiled[body_key] = Compiled(graph, direct, dtype)
                 self._plans[key] = Plan(graph, self._compiled[body_key], [a.shape for a in operands], dtype, places)
         return self._plans[key]
 
@@ -167,7 +168,7 @@ class Compiled:
         source = emit(graph, layout)
         self.body = compile_source(source.body, graph.name, dtype)
         self.scalars = compile_source(source.scalars, graph.name, dtype) if source.scalars else None
-        self.rows = source.rows
+        self.rows, self.layout = source.rows, layout
 
 
 class Plan:
@@ -179,7 +180,7 @@ class Plan:
         sizes = {"full": full, "row": (*full[:-1], 1), "col": full[-1:], "scalar": ()}
         self.views = [(i, sizes[o.kind]) for i, o in enumerate(graph.operands) if o and shapes[i] != sizes[o.kind]]
         nodes = [graph.nodes[o] for o in graph.outputs]
-        self.replacing = [i for i, n in enumerate(nodes) if n.op in REDUCED and layout[i] is not None]
+        self.replacing = [i for i, place in enumerate(layout) if place is not None and compiled.layout[i] is None]
         self.outputs = [(sizes[n.kind], np.dtype(bool) if n.dtype == "bool" else dtype) for n in nodes]
         self.reduced = [i for i, n in enumerate(nodes) if n.op in REDUCED]
 
@@ -194,7 +195,7 @@ class Plan:
         self.index = np.arange(k, dtype=np.int32)
         self.rows = tuple(np.full(k, value, dtype) if len(full) > 1 else value for value in compiled.rows)
         kinds = [o.kind if o else "scalar" for o in graph.operands]
-        kinds += [n.kind if place is None else "scalar" for n, place in zip(nodes, layout, strict=True)]
+        kinds += [n.kind if place is None else "scalar" for n, place in zip(nodes, compiled.layout, strict=True)]
         self.cut = [i for i, kind in enumerate(kinds) if kind in ("full", "row")]
 
     def run(self, operands: Sequence[Array], targets: Sequence[Array]) -> Any:
@@ -214,7 +215,7 @@ class Plan:
                     f"{target.shape} and {target.dtype}. Pass an array of the output's own shape and type."
                 )
             outputs.append(target)
-        for n in self.replacing:  # a sum that replaces an operand: stored after the last block has read it
+        for n in self.replacing:  # stored after the last block has read the operand
             outputs[n] = np.empty_like(outputs[n])
         fixed = self.rows if self.scalars is None else self.scalars(*arrays) + self.rows
         if self.count == 0:
@@ -242,6 +243,12 @@ class Plan:
             self.body(*parts, shape, self.index, first, *fixed)
         for n, sums in partial.items():
             np.add.reduce(sums, axis=0, out=outputs[n])
+
+
+def stores_directly(graph: Graph, output: int, operand: int) -> bool:
+    """May the output be written over the operand block by block? Not a sum: later blocks read the operand."""
+    node, replaced = graph.nodes[graph.outputs[output]], graph.operands[operand]
+    return node.op not in REDUCED and replaced is not None and replaced.kind == node.kind
 
 
 def refuse_overlap(

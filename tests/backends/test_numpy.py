@@ -46,6 +46,36 @@ def test_an_output_may_replace_an_operand_that_is_read_later(cpu):
     assert y.tolist() == [[1, 2]]
 
 
+@pytest.mark.parametrize("block", [1, 10**9])
+def test_an_output_may_be_an_operand_that_another_output_replaces(block, cpu, monkeypatch):
+    monkeypatch.setattr(numpy_, "BLOCK", block)
+    x, y = np.array([[1.0], [2.0]]), np.array([[10.0], [20.0]])
+    more, kept = cpu.fuse(lambda xp, x: (x + 1, x))(x, out=(x, None))
+    assert (more.ravel().tolist(), kept.ravel().tolist()) == ([2, 3], [1, 2])
+    cpu.fuse(lambda xp, x, y: (y, x))(x, y, out=(x, y))
+    assert (x.ravel().tolist(), y.ravel().tolist()) == ([10, 20], [2, 3])
+
+
+def test_a_sum_may_replace_an_operand_that_other_blocks_read(cpu, monkeypatch):
+    monkeypatch.setattr(numpy_, "BLOCK", 4)
+    b = np.arange(3.0)
+    assert cpu.fuse(lambda xp, x, b: column_sum(x * b))(np.ones((8, 3)), b, out=b) is b
+    assert b.tolist() == [0, 8, 16]
+
+
+def test_a_number_made_of_a_column(backend):
+    x, b = backend.asarray(np.ones((2, 3))), backend.asarray(np.arange(3.0))
+    y = backend.fuse(lambda xp, x, b: x * (xp.sum(b, **LAST) * 2.0))(x, b)
+    assert backend.to_numpy(y).tolist() == [[6] * 3] * 2
+
+
+def test_out_has_an_entry_for_each_output(backend):
+    x = backend.zeros((2, 3), "float64")
+    for out in ((backend.zeros((2, 3), "float64"),), backend.zeros((2, 3), "float64"), (None,)):
+        with pytest.raises(FormulaError, match="has 2 outputs, but `out` has 1 entries"):
+            backend.fuse(lambda xp, x: (x + 1, x + 2))(x, out=out)
+
+
 def test_outputs_are_fresh(cpu):
     x = np.ones((2, 3))
     a, b = cpu.fuse(lambda xp, x: (x, x))(x)

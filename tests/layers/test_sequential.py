@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -119,6 +121,50 @@ def test_context_refuses_keys_that_do_not_fit(cpu):
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+def test_a_layer_of_another_model_is_refused_and_left_alone(cpu):
+    shared = layers.Dense(4)
+    first = layers.Sequential(shared).build((3,), device=cpu)
+    with pytest.raises(ArgumentError, match="Dense '0' belongs to another model"):
+        layers.Sequential(layers.ReLU(), layers.Sequential(shared)).build((3,), device=cpu)
+    assert [p.name for p in first.parameters()] == ["0.weight", "0.bias"]
+    assert first.predict(np.ones((1, 3))).shape == (1, 4)
+
+
+def test_a_parameter_name_occurs_once(cpu):
+    class Twice(layers.Flatten):
+        def setup(self, shape):
+            self.parameter("w", (2,), np.zeros)
+            self.parameter("w", (3,), np.zeros)
+            return shape
+
+    with pytest.raises(ArgumentError, match="Twice '0' declares a parameter 'w' twice"):
+        layers.Sequential(Twice()).build((3,), device=cpu)
+
+
+def test_a_built_model_is_not_copied(cpu):
+    model = small(cpu)
+    for copying in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(ArgumentError, match=r"is built, and its parameters are views .* set_weights"):
+            copying(model)
+    again = pickle.loads(pickle.dumps(layers.Sequential(layers.Dense(4), layers.ReLU())))
+    assert again.build((3,), device=cpu).predict(np.ones((2, 3))).shape == (2, 4)
+
+
+def test_predict_refuses_what_it_cannot_batch(cpu):
+    model = small(cpu)
+    with pytest.raises(ShapeError, match=r"but got \(3,\)\. For one sample, add the batch axis: x\[None\]"):
+        model.predict(np.ones(3))
+    with pytest.raises(ArgumentError, match="batch_size must be at least 1, but got 0"):
+        model.predict(np.ones((2, 3)), batch_size=0)
+    for wrong, message in (
+        ("abc", "takes NumPy arrays"),
+        ([["a"]], "takes numbers, but got"),
+        ([[1], [1, 2]], "cannot make"),
+    ):
+        with pytest.raises(ArrayError, match=message):
+            model.predict(wrong)
 
 
 def test_a_part_of_a_model_has_no_store_of_its_own(cpu):

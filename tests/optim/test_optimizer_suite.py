@@ -152,6 +152,24 @@ def test_clip_scales_to_the_norm(dtype, backend):
         assert np.array_equal(value, clipped[name]), "a small norm was scaled"
 
 
+def test_clip_counts_gradients_that_nobody_wrote_as_zero(backend):
+    model = model_on(backend, "float64")
+    give_gradients(model, 3)
+    model.store.begin()
+    model.store.parameters[1].add_grad(backend.asarray(np.ones(3), "float64"))
+    assert error(backend.to_numpy(optim.clip(model, norm=1e6)), np.sqrt(3.0)) <= 1e-12
+
+
+def test_adams_first_step_is_exact_in_float32(backend):
+    """A first step is lr g / (|g| + eps): the corrections cancel to all digits."""
+    model = model_on(backend, "float32")
+    before = model.get_weights()
+    gradients = give_gradients(model, 3)
+    optim.Adam(1.0).update(model)
+    for name, after in model.get_weights().items():
+        assert error(before[name] - after, np.sign(gradients[name])) <= 1e-6, name
+
+
 def test_clip_refuses_a_norm_that_is_not_positive(cpu):
     with pytest.raises(ArgumentError, match="must be positive, but got 0"):
         optim.clip(model_on(cpu, "float32"), norm=0)

@@ -105,6 +105,30 @@ def test_binary_and_regression():
     assert history["loss"][-1] < 1e-3
 
 
+def test_fit_waits_for_the_device_between_epochs_only(monkeypatch):
+    from fakegpu import open_fakegpu
+
+    from gpunet.train.progress import Progress
+
+    backend, seen = open_fakegpu(), []
+    monkeypatch.setattr(Progress, "advance", lambda self: seen.append(backend.cupy.counts.synchronisations))
+    model = layers.Sequential(layers.Dense(4), layers.ReLU(), layers.Dense(2)).build((4,), device=backend)
+    gn.Trainer(model, losses.CrossEntropy(), optim.SGD()).fit(X, Y, epochs=2, batch_size=10, verbose=0)
+    first, second = seen[:5], seen[5:]
+    assert len(set(first)) == len(set(second)) == 1
+    assert second[0] > first[0]
+
+
+def test_bad_validation_data_are_refused_before_training():
+    t = trainer()
+    for data_x, data_y in ((X[:10], Y[:7]), (X[:0], Y[:0])):
+        with pytest.raises(ArgumentError, match="as many inputs as targets, at least one"):
+            t.fit(X, Y, validation_data=(data_x, data_y), verbose=0)
+        with pytest.raises(ArgumentError, match="as many inputs as targets, at least one"):
+            t.evaluate(data_x, data_y)
+    assert t.model.built is None or len(t.history) == 0
+
+
 def test_accuracy_needs_classes():
     assert metrics.accuracy(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1, 1]), losses.CrossEntropy()) == 0.5
     with pytest.raises(ArgumentError, match="accuracy needs classes, but MeanSquaredError has none"):

@@ -103,7 +103,7 @@ def test_the_examples_of_the_docs_run():
     assert len(examples) == 2
     for example in examples:
         assert "gn.gradcheck(" in example
-        exec(compile(example, "docs/api.md", "exec"), {"__name__": "example"})
+        exec(compile(example, "docs/api.md", "exec"), {"__name__": "__main__"})
 
 
 def test_the_readme_has_the_commands_that_ci_runs():

@@ -36,7 +36,7 @@ class CrossEntropy(Loss):
                 "one-hot rows become labels by y.argmax(-1)."
             )
         xp = backend.xp
-        if target.dtype != xp.int32:  # labels past int32 must not wrap into range
+        if dtype_name(target.dtype) != "int32":  # labels past int32 must not wrap into range
             target = xp.astype(xp.clip(target, -1, 2**31 - 1), xp.int32)
         return target[..., None]
 

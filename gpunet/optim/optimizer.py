@@ -50,7 +50,7 @@ class Optimizer:
         if self.learning_rate != self._lr_value:
             self._set_learning_rate(store)
         store.finish()
-        self._advance(self._t, out=self._t)
+        self._t += 1
         self._fused(self._p, self._g, *self._state, self._lr, self._t, out=(self._p, *self._state))
 
     def _lay_out(self, store: ParameterStore) -> None:
@@ -72,7 +72,7 @@ class Optimizer:
         self._state = [self.state[name][:end] for name in self.slots]
         self._p, self._g = store.values[:end], store.grads[:end]
         if first:
-            self._fused, self._advance = backend.fuse(self.formula), store.fused(_increment)
+            self._fused = backend.fuse(self.formula)
             self._t = backend.zeros((), store.dtype)  # counted on the device: exact to 2**24 in float32
             self._set_learning_rate(store)
         self._store, self._version = store, store.version
@@ -81,7 +81,3 @@ class Optimizer:
         self._check_learning_rate()
         self._lr_value = self.learning_rate
         self._lr = store.backend.scalar(self.learning_rate, store.dtype)
-
-
-def _increment(xp: Any, t: Array) -> Array:
-    return t + 1

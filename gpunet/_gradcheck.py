@@ -58,7 +58,7 @@ def gradcheck(
 
 
 Run = Callable[[], tuple[float, dict[str, Any]]]
-"""-> the scalar and, by tensor, its gradient as a host array."""
+"""-> the scalar and, by tensor, its gradient as a host array. Synchronises: both are compared on the host."""
 
 
 def _layer_case(layer: Layer, shape: Shape, backend: Backend, seed: int) -> tuple[Run, dict[str, Any]]:

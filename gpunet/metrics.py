@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 from gpunet.backend import host
 from gpunet.errors import ArgumentError
+from gpunet.formula import dtype_name
 from gpunet.losses import Loss
 
 
@@ -27,10 +29,6 @@ METRICS: dict[str, Callable[[Any, Any, Loss], float]] = {"accuracy": accuracy}
 
 def evaluate(prediction: Any, target: Any, loss: Loss, names: list[str]) -> dict[str, float]:
     """{"loss": ..., metric: ...} of host predictions."""
-    backend = host()
-    fused = backend.fuse(loss.formula)
-    weight = backend.scalar(1 / max(loss.terms(prediction.shape), 1), str(prediction.dtype))
-    operand = loss.prepare(loss.upload(target, backend, str(prediction.dtype)), backend)
-    loss.check_operand(prediction, operand)
-    value, _ = fused(prediction, operand, weight)
+    on_host = copy.copy(loss).bind(host())  # the loss itself stays bound to the model's backend
+    value, _ = on_host(prediction, on_host.upload(target, host(), dtype_name(prediction.dtype)))
     return {"loss": float(value)} | {name: METRICS[name](prediction, target, loss) for name in names}

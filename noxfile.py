@@ -31,13 +31,13 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The test suite on an editable install."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[jit,test]")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def tests_wheel(session: nox.Session) -> None:
-    """The test suite against the wheel built from the sdist, as a user gets it."""
+    """The test suite against the wheel built from the sdist, without Numba."""
     session.install("build>=1.2")
     dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
@@ -50,14 +50,14 @@ def tests_wheel(session: nox.Session) -> None:
 @nox.session
 def torch(session: nox.Session) -> None:
     """The suite with PyTorch: everything compared with it, and its tensors as a backend."""
-    session.install("-e", ".[test]", TORCH)
+    session.install("-e", ".[jit,test]", TORCH)
     session.run("pytest", *session.posargs, env={"GPUNET_REQUIRE_TORCH": "1"})
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The test suite with the lowest direct dependencies that pyproject.toml admits."""
-    session.install("-e", ".[test]", *_lowest())
+    """The test suite with the lowest direct dependencies that pyproject.toml admits, Numba's included."""
+    session.install("-e", ".[jit,test]", *_lowest())
     session.run("pytest", *session.posargs)
 
 
@@ -69,9 +69,16 @@ def cuda(session: nox.Session) -> None:
     session.run("pytest", "-m", "cuda", env={"GPUNET_REQUIRE_CUDA": "1"})
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """All benchmarks of the CPU, about 20 minutes; writes benchmarks/results/cpu.json. `-- --quick` only tries them."""
+    session.install("-e", ".[jit]", TORCH, "jax", "scikit-learn", "thinc", "packaging")
+    session.run("python", "benchmarks/run_all.py", *session.posargs)
+
+
 def _lowest() -> list[str]:
     """`name==lowest` of every direct dependency."""
     import tomllib
 
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    return [d.replace(">=", "==") for d in project["dependencies"]]
+    return [d.replace(">=", "==") for d in [*project["dependencies"], *project["optional-dependencies"]["jit"]]]

@@ -70,6 +70,7 @@ class Group(Layer):
         self.backend = backend
         self._plans: dict[Any, Plan] = {}
         self._version = -1
+        self._optional: list[Pointwise] = []
 
     def parameters(self) -> list[Parameter]:
         """Of all members."""
@@ -79,7 +80,8 @@ class Group(Layer):
         if self._version != ctx.version:  # other parameters may be frozen now
             self._plans.clear()
             self._version = ctx.version
-        identities = tuple([layer.is_identity(ctx) for layer in self.layers])
+            self._optional = [one for one in self.layers if type(one).is_identity is not Pointwise.is_identity]
+        identities = tuple([layer.is_identity(ctx) for layer in self._optional])
         key = (ctx.training, identities, x.dtype, x.shape[-1], len(x.shape))
         found = self._plans.get(key)
         if found is None:
@@ -90,17 +92,17 @@ class Group(Layer):
         """y; in place where x is memory that nobody else holds."""
         made = self._plan(x, ctx)
         if made.forward is None:
-            return x, (made, None, ())
+            return x, (made, (), ())
         operands = [o for layer in made.layers for o in layer.operands(ctx)]
         arrays = [o.value if isinstance(o, Parameter) else o for o in operands]
         if made.saves == "x":
-            return made.forward(x, *arrays), (made, x, operands)
+            return made.forward(x, *arrays), (made, (x, *arrays), operands)
         y = made.forward(x, *arrays, out=x if self.in_place else None)
-        return y, (made, y if made.saves == "y" else None, operands)
+        return y, (made, (y, *arrays) if made.saves == "y" else arrays, operands)
 
     def backward(self, dy: Array, saved: Saved, ctx: Context) -> Array | None:
         """dx, and the parameters' gradients straight into the store."""
-        made, kept, operands = saved
+        made, arrays, operands = saved
         fused = made.backward(ctx.needs_input_grad)
         if fused is None:
             return dy if ctx.needs_input_grad else None
@@ -114,9 +116,7 @@ class Group(Layer):
             if not direct:
                 add_later.append((grad, accumulate, len(out)))
             out.append(grad if direct else None)
-        arrays = [o.value if isinstance(o, Parameter) else o for o in operands]
-        leaves = (dy,) if kept is None else (dy, kept)
-        results = fused(*leaves, *arrays, out=tuple(out))
+        results = fused(dy, *arrays, out=tuple(out))
         for grad, accumulate, at in add_later:
             gradient = self.backend.xp.reshape(results[at], grad.shape)
             if accumulate:

@@ -14,7 +14,7 @@ import gpunet as gn
 from gpunet.backend import Backend, register
 from gpunet.errors import DeviceError
 from gpunet_backends.array_api import ArrayAPIBackend, open_strict, open_torch
-from gpunet_backends.numpy_ import NumpyBackend
+from gpunet_backends.numpy_ import NumpyBackend, has_jit
 
 array_api_strict.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
 
@@ -35,8 +35,15 @@ def open_fakegpu() -> Backend:
     return fakegpu.open_fakegpu()
 
 
+def open_numba() -> Backend:
+    if not has_jit():
+        raise DeviceError("Numba is not installed, or GPUNET_JIT=0")
+    return NumpyBackend(jit=True)
+
+
 OPENERS: dict[str, Callable[[], Backend]] = {
     "numpy": NumpyBackend,
+    "numba": open_numba,
     "readonly": ReadOnlyNumpy,
     "reference": lambda: ArrayAPIBackend(np, None, "reference"),
     "strict": lambda: open_strict("device1"),
@@ -79,5 +86,5 @@ def cuda() -> Backend:
 
 @pytest.fixture
 def cpu() -> Backend:
-    """The NumPy backend."""
+    """The NumPy backend, without Numba."""
     return require("numpy")

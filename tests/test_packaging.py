@@ -111,6 +111,6 @@ def test_the_readme_has_the_commands_that_ci_runs():
     if not readme.exists():
         pytest.skip("run from an installed package, without the README")
     text, ci = readme.read_text(), (ROOT / ".ci" / "run").read_text()
-    for command in ("pip install -e . && gpunet train", 'pip install -e ".[test]" && pytest'):
+    for command in ('pip install -e ".[jit]" && gpunet train', 'pip install -e ".[jit,test]" && pytest'):
         assert command in text
         assert command in ci

@@ -168,6 +168,12 @@ class Fused:
         return results
 
 
+def layout_of(operands: Sequence[Array], out: Any) -> list[int | None]:
+    """For each entry of ``out``: the operand that it is, or None."""
+    owners = [id(a) for a in operands]
+    return [owners.index(id(t)) if id(t) in owners else None for t in (out if type(out) is tuple else (out,))]
+
+
 def refuse_count(graph: Graph, targets: Sequence[Array]) -> None:
     """One entry of ``out`` for each output."""
     if len(targets) != len(graph.outputs):

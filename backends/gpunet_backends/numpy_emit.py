@@ -209,7 +209,14 @@ def _function(name: str, arguments: list[str], lines: list[str]) -> str:
 def compile_source(source: str, name: str, dtype: np.dtype[Any]) -> Callable[..., Any]:
     """The function that a source defines, for one float type."""
     names: dict[str, Any] = {n: getattr(np, n) for n in dir(np) if isinstance(getattr(np, n), np.ufunc)}
-    names |= {"copyto": np.copyto, "inf": np.inf, "nan": np.nan, "erf": _erf, "random_bits": _random_bits}
+    names |= {
+        "copyto": np.copyto,
+        "inf": np.inf,
+        "nan": np.nan,
+        "erf": _erf,
+        "sigmoid": _sigmoid,
+        "random_bits": _random_bits,
+    }
     names |= {f.__name__.strip("_"): partial(f, dtype) for f in (_where, _zero_where, _keep_where)}
     exec(compile(source, f"<formula {name}>", "exec"), names)
     function: Callable[..., Any] = names[source[len("def ") : source.index("(")]]
@@ -253,6 +260,11 @@ def _random_bits(shape: tuple[int, ...], first: int, seed: Any, draw: Any, step:
 
 def _rotate(a: Any, bits: int) -> Any:
     return (a << np.uint32(bits)) | (a >> np.uint32(32 - bits))
+
+
+def _sigmoid(x: Any, out: Any = None) -> Any:
+    result = np.exp(np.negative(x, out), out)
+    return np.reciprocal(np.add(result, 1, out), out)
 
 
 def _erf(x: Any, out: Any = None) -> Any:

@@ -1,7 +1,7 @@
 """Formulas: written once with the array-API standard's names, traced to a graph, run or compiled by every backend."""
 
 from gpunet.formula.graph import Graph, Node
-from gpunet.formula.primitives import column_sum, erf, index, random_bits, total
+from gpunet.formula.primitives import column_sum, erf, index, random_bits, sigmoid, total
 from gpunet.formula.shapes import Operand, classify, dtype_kind, dtype_name
 from gpunet.formula.trace import Formula, name_of, trace
 
@@ -18,6 +18,7 @@ __all__ = [
     "index",
     "name_of",
     "random_bits",
+    "sigmoid",
     "total",
     "trace",
 ]

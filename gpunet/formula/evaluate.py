@@ -43,6 +43,11 @@ def random_bits_of(xp: Any, x: Any, seed: Any, draw: Any, step: Any) -> Any:
     return threefry((words[0], words[1]), (element, words[2]))[0]
 
 
+def sigmoid_of(xp: Any, x: Any) -> Any:
+    """1 / (1 + exp(-x)) of an array; exp overflows to inf for very negative x, which gives the right 0."""
+    return 1 / (1 + xp.exp(-x))
+
+
 def column_sum_of(xp: Any, y: Any) -> Any:
     """Sum of an array over all axes but the last, (k,)."""
     rows = math.prod(y.shape[:-1])
@@ -109,6 +114,8 @@ class _Evaluator:
         condition, values = args[: op == "where"], [self.array(a) for a in args[op == "where" :]]
         if op == "erf":
             return getattr(xp, "erf", lambda x: erf(xp, x))(*values)
+        if op == "sigmoid":
+            return sigmoid_of(xp, *values)
         return getattr(xp, op)(*condition, *values)
 
     def array(self, value: Any) -> Any:

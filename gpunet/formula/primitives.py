@@ -32,6 +32,13 @@ def erf(x: Any) -> Any:
     return erf_of(_namespace(x), x)
 
 
+def sigmoid(x: Any) -> Any:
+    """The logistic function, 1 / (1 + exp(-x))."""
+    if isinstance(x, Symbol):
+        return x.tracer.elementwise("sigmoid", x)
+    return evaluate.sigmoid_of(_namespace(x), x)
+
+
 def column_sum(y: Any) -> Any:
     """Output only: sum over all rows of a value that varies over rows and the last axis, (k,)."""
     return y.tracer.column_sum(y) if isinstance(y, Symbol) else evaluate.column_sum_of(_namespace(y), y)

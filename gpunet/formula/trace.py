@@ -15,7 +15,7 @@ Formula: TypeAlias = Callable[..., Any]
 UNARY = frozenset(
     [
         *("abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "log"),
-        *("log1p", "negative", "sign", "sin", "sqrt", "square", "tanh"),
+        *("log1p", "negative", "sigmoid", "sign", "sin", "sqrt", "square", "tanh"),
     ]
 )
 BINARY = frozenset(["add", "subtract", "multiply", "divide", "maximum", "minimum", "pow"])
@@ -208,7 +208,7 @@ class SymbolicXP:
         return self._tracer.reduce("mean", x, axis, keepdims)
 
     def __getattr__(self, name: str) -> Callable[..., Symbol]:
-        if name == "where" or name in UNARY - {"erf"} | BINARY | COMPARISONS | TESTS | LOGIC:
+        if name == "where" or name in UNARY - {"erf", "sigmoid"} | BINARY | COMPARISONS | TESTS | LOGIC:
             return lambda *args: self._tracer.elementwise(name, *args)
         self._tracer.refuse(f"xp.{name}")
 

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from gpunet.formula import column_sum, erf, index, random_bits, total
-from gpunet.formula.common import sigmoid
+from gpunet.formula import column_sum, erf, index, random_bits, sigmoid, total
 
 LAST = {"axis": -1, "keepdims": True}
 
@@ -52,8 +51,8 @@ def causal_softmax(xp, scores, position):
 
 
 def lstm_gates(xp, i, f, g, o, c):
-    c = sigmoid(xp, f) * c + sigmoid(xp, i) * xp.tanh(g)
-    return sigmoid(xp, o) * xp.tanh(c), c
+    c = sigmoid(f) * c + sigmoid(i) * xp.tanh(g)
+    return sigmoid(o) * xp.tanh(c), c
 
 
 def adamw(xp, p, g, m, v, lr, t):

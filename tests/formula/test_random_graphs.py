@@ -1,4 +1,4 @@
-"""Random formulas, in place at random and in blocks of random size: NumPy gives what the reference gives."""
+"""Random formulas, in place at random and in blocks of random size: NumPy and kernels give what the reference gives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from gpunet.errors import FormulaError
 from gpunet.formula import column_sum, erf, index, random_bits, total
-from gpunet_backends import numpy_
+from gpunet_backends import blocks, numpy_
+from gpunet_backends.numpy_ import NumpyBackend, has_jit
 
 LAST = {"axis": -1, "keepdims": True}
 FORMULAS = 60  # per seed
@@ -59,17 +60,60 @@ def random_operands(r, seed):
     return operands, set()
 
 
+def interpreted(source):
+    """A kernel run by Python, each function of ``numba_math`` in the kernel's own type: nothing is compiled."""
+    names = {}
+    exec(compile(source.text, "<kernel>", "exec"), names)
+    real = names["real"]
+
+    def typed(name, function):
+        kind = np.uint32 if name == "random_bits" else int if name in ("key_", "max_int") else real
+        return lambda *args: kind(function(*args))
+
+    names |= {n: typed(n, f) for n, f in names.items() if hasattr(f, "py_func")}
+    return names["kernel"]
+
+
 @pytest.mark.parametrize("seed", range(20))
-def test_random_formulas(seed, cpu, monkeypatch):
+def test_random_formulas_in_numpy(seed, cpu, monkeypatch):
+    check_random_formulas(cpu, range(seed * FORMULAS, (seed + 1) * FORMULAS), monkeypatch)
+
+
+@pytest.mark.skipif(not has_jit(), reason="Numba is not installed")
+@pytest.mark.parametrize("seed", range(20))
+def test_random_formulas_in_interpreted_kernels(seed, monkeypatch):
+    from gpunet_backends import numba_runner
+
+    monkeypatch.setattr(numba_runner, "kernel", interpreted)
+    check_random_formulas(NumpyBackend(jit=True), range(seed * FORMULAS, (seed + 1) * FORMULAS), monkeypatch)
+
+
+def test_random_formulas_in_compiled_kernels(monkeypatch):
+    from conftest import require
+
+    check_random_formulas(require("numba"), range(9000, 9030), monkeypatch)
+
+
+def cut_small(r, monkeypatch):
+    """Blocks of few rows, parts for several threads."""
+    monkeypatch.setattr(numpy_, "BLOCK", r.choice([1, 4, 10, 65536]))
+    rows = r.choice([1, 2, 5, 64])
+    monkeypatch.setattr(blocks, "row_block", lambda k: rows)
+    monkeypatch.setattr(blocks, "FLAT_BLOCK", r.choice([1, 4, 4096]))
+    monkeypatch.setattr(blocks, "PARALLEL_FROM", r.choice([1, 20, 1 << 20]))
+    monkeypatch.setattr(blocks, "thread_count", lambda: 3)
+
+
+def check_random_formulas(backend, cases, monkeypatch):
     from conftest import require
 
     reference, checked = require("reference"), 0
-    for case in range(seed * FORMULAS, (seed + 1) * FORMULAS):
+    for case in cases:
         r = random.Random(case)
         operands, integers = random_operands(r, case)
         formula = random_formula(case, integers, r.randint(1, 20))
         expected = reference.fuse(formula)(*(o.copy() for o in operands))
-        monkeypatch.setattr(numpy_, "BLOCK", r.choice([1, 4, 10, 65536]))
+        cut_small(r, monkeypatch)
         out, free = [], list(range(len(operands)))
         for e in expected:
             fitting = [i for i in free if operands[i].shape == e.shape and operands[i].dtype == e.dtype]
@@ -78,7 +122,8 @@ def test_random_formulas(seed, cpu, monkeypatch):
             fresh = np.full_like(e, 7) if r.random() < 0.5 else None
             out.append(fresh if place is None else operands[place])
         untouched = [operands[i].copy() for i in free]
-        results = cpu.fuse(formula)(*operands, out=tuple(out))
+        with np.errstate(all="ignore"):
+            results = backend.fuse(formula)(*operands, out=tuple(out))
         for result, wanted, target in zip(results, expected, out, strict=True):
             assert target is None or result is target
             scale = np.abs(wanted).max(initial=1.0)
@@ -86,4 +131,4 @@ def test_random_formulas(seed, cpu, monkeypatch):
             checked += 1
         for i, before in zip(free, untouched, strict=True):
             assert np.array_equal(operands[i], before), f"formula {case} wrote operand {i}"
-    assert checked >= FORMULAS
+    assert checked >= len(cases)

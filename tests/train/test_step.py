@@ -30,7 +30,7 @@ def test_the_explicit_loop_is_the_step(backend):
     step = gn.TrainStep(stepped, losses.CrossEntropy(), optim.Adam(0.01), seed=3)
     values = [float(backend.to_numpy(step(X, Y))) for _ in range(5)]
 
-    loss, optimizer = losses.CrossEntropy(), optim.Adam(0.01)
+    loss, optimizer = losses.CrossEntropy().bind(backend), optim.Adam(0.01)
     x, y = backend.asarray(X, "float64"), backend.asarray(Y)
     for i in range(5):
         ctx = explicit.context(training=True, step=i, seed=3)

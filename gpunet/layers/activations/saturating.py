@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend import Array
-from gpunet.formula.common import sigmoid
+from gpunet.formula import sigmoid
 from gpunet.pointwise import Pointwise
 
 
@@ -21,7 +21,7 @@ class Sigmoid(Pointwise):
 
     def formula(self, xp: Any, x: Array, *operands: Array) -> Array:
         """1 / (1 + exp(-x))"""
-        return sigmoid(xp, x)
+        return sigmoid(x)
 
     def derivative(self, xp: Any, dy: Array, x: Array, y: Array, *operands: Array) -> Any:
         """dy y (1 - y)"""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -212,3 +216,15 @@ OPTIMIZERS = [
     OptimizerSpec("adam_default", optim.Adam, adam_default),
     OptimizerSpec("adam", lambda: optim.Adam(0.01, beta1=0.8, beta2=0.95, eps=1e-7), adam),
 ]
+
+
+def beside(test: str, name: str) -> ModuleType:
+    """A module in a file near a test's own, in a folder that is no package."""
+    path = Path(test).parent / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -14,10 +14,10 @@ from gpunet_backends.threads import thread_count
 
 FLAT_BLOCK = 4096
 """Elements whose sum is one partial sum in a flat kernel."""
-PARALLEL_FROM = 1 << 20
-"""Work, in elements read or written, that is worth another thread."""
-COSTLY_WORK = 8
-"""Elements' worth of work of an exponential and its like."""
+PARALLEL_FROM = 1 << 22
+"""Costly operations that are worth another thread."""
+RANDOM_WORK = 4
+"""Random bits take the time of four exponentials."""
 
 
 def row_block(k: int) -> int:
@@ -43,10 +43,8 @@ def blocks(graph: Graph, full: Shape, *, flat: bool, sums: bool) -> Blocks:
     """Blocks of a kernel for results of this shape. Where there are sums, a thread's part is made of whole blocks."""
     elements, k = math.prod(full), full[-1]
     length, size = (elements, FLAT_BLOCK) if flat else (elements // k, row_block(k))
-    nodes = graph.nodes
-    moved = [n for n in nodes if n.op == "operand"] + [nodes[o] for o in graph.outputs]
-    costly = [n for n in nodes if n.op in COSTLY and WIDE[n.kind]]
-    work = elements * (sum(n.kind == "full" for n in moved) + COSTLY_WORK * len(costly))
+    costly = [n.op for n in graph.nodes if n.op in COSTLY and WIDE[n.kind]]
+    work = elements * sum(RANDOM_WORK if op == "random_bits" else 1 for op in costly)
     threads = min(thread_count(), work // PARALLEL_FROM + 1)
     unit = size if sums else 64 if flat else 1
     units = -(-length // unit)

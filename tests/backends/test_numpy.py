@@ -8,7 +8,7 @@ from kit import error
 
 from gpunet.errors import ArrayError, FormulaError
 from gpunet.formula import column_sum, total
-from gpunet_backends import numpy_
+from gpunet_backends import numpy_plan
 
 LAST = {"axis": -1, "keepdims": True}
 
@@ -23,14 +23,14 @@ def statistics(xp, x, b):
 def test_blocks_do_not_change_results(block, shape, cpu, monkeypatch):
     x, b = np.random.default_rng(0).standard_normal(shape), np.linspace(1, 2, shape[-1])
     whole = cpu.fuse(statistics)(x, b)
-    monkeypatch.setattr(numpy_, "BLOCK", block)
+    monkeypatch.setattr(numpy_plan, "BLOCK", block)
     for part, expected in zip(cpu.fuse(statistics)(x, b), whole, strict=True):
         assert error(part, expected) <= 1e-14
 
 
 @pytest.mark.parametrize("block", [1, 4, 10**9])
 def test_flat_arrays_run_in_blocks(block, cpu, monkeypatch):
-    monkeypatch.setattr(numpy_, "BLOCK", block)
+    monkeypatch.setattr(numpy_plan, "BLOCK", block)
     p, g = np.arange(10.0), np.ones(10)
     result = cpu.fuse(lambda xp, p, g, lr: (p - lr * g, total(g)))(p, g, np.asarray(0.5), out=(p, None))
     assert result[0] is p
@@ -48,7 +48,7 @@ def test_an_output_may_replace_an_operand_that_is_read_later(cpu):
 
 @pytest.mark.parametrize("block", [1, 10**9])
 def test_an_output_may_be_an_operand_that_another_output_replaces(block, cpu, monkeypatch):
-    monkeypatch.setattr(numpy_, "BLOCK", block)
+    monkeypatch.setattr(numpy_plan, "BLOCK", block)
     x, y = np.array([[1.0], [2.0]]), np.array([[10.0], [20.0]])
     more, kept = cpu.fuse(lambda xp, x: (x + 1, x))(x, out=(x, None))
     assert (more.ravel().tolist(), kept.ravel().tolist()) == ([2, 3], [1, 2])
@@ -57,7 +57,7 @@ def test_an_output_may_be_an_operand_that_another_output_replaces(block, cpu, mo
 
 
 def test_a_sum_may_replace_an_operand_that_other_blocks_read(cpu, monkeypatch):
-    monkeypatch.setattr(numpy_, "BLOCK", 4)
+    monkeypatch.setattr(numpy_plan, "BLOCK", 4)
     b = np.arange(3.0)
     assert cpu.fuse(lambda xp, x, b: column_sum(x * b))(np.ones((8, 3)), b, out=b) is b
     assert b.tolist() == [0, 8, 16]

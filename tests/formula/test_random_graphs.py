@@ -10,7 +10,7 @@ import pytest
 
 from gpunet.errors import FormulaError
 from gpunet.formula import column_sum, erf, index, random_bits, total
-from gpunet_backends import blocks, numpy_
+from gpunet_backends import blocks, numpy_plan
 from gpunet_backends.numpy_ import NumpyBackend, has_jit
 
 LAST = {"axis": -1, "keepdims": True}
@@ -96,7 +96,7 @@ def test_random_formulas_in_compiled_kernels(monkeypatch):
 
 def cut_small(r, monkeypatch):
     """Blocks of few rows, parts for several threads."""
-    monkeypatch.setattr(numpy_, "BLOCK", r.choice([1, 4, 10, 65536]))
+    monkeypatch.setattr(numpy_plan, "BLOCK", r.choice([1, 4, 10, 65536]))
     rows = r.choice([1, 2, 5, 64])
     monkeypatch.setattr(blocks, "row_block", lambda k: rows)
     monkeypatch.setattr(blocks, "FLAT_BLOCK", r.choice([1, 4, 4096]))

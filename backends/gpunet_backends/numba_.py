@@ -54,7 +54,12 @@ class NumbaFused(NumpyFused):
         targets = [None] * len(graph.outputs) if out is None else list(out) if type(out) is tuple else [out]
         varies = any(n.kind in ("full", "row") for n in graph.nodes)
         native = all(a.dtype.isnative and a.dtype.kind in "fiub" for a in operands)
+        native = native and not any(a.dtype == np.uint64 for a in operands)  # Numba compares them as float64
+        writeable = all(t is None or t.flags.writeable for t in targets)
+        places = [p for p in layout if p is not None]
         if dtype not in ("float32", "float64") or not varies or not native or not full or math.prod(full) == 0:
+            return None
+        if not writeable or len(places) != len(set(places)):
             return None
         if len(targets) != len(graph.outputs) or any(graph.nodes[o].kind == "col" for o in _stored(graph)):
             return None

@@ -47,7 +47,8 @@ def _versions() -> str:
     import numba
     import numpy as np
 
-    own = Path(__file__).with_name("numba_math.py").read_bytes() + repr(sorted(OPTIONS)).encode()
+    options = {name: sorted(o) if isinstance(o, set) else o for name, o in OPTIONS.items()}  # a set has no order
+    own = Path(__file__).with_name("numba_math.py").read_bytes() + repr(sorted(options.items())).encode()
     text = f"{sys.version} {numba.__version__} {np.__version__} {hashlib.sha256(own).hexdigest()}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -71,10 +72,14 @@ def _compiled(source: KernelSource, name: str) -> Callable[..., None]:
     numbers = 3 + source.sums - source.flat
     types = signature(source.arguments, numbers)
     try:
-        function = njit(types, cache=True, **OPTIONS)(module.kernel)
-    except (OSError, EOFError, ValueError, AttributeError, ImportError):  # a damaged or full cache; UnpicklingError too
-        function = njit(types, **OPTIONS)(module.kernel)
-    return function  # type: ignore[no-any-return]
+        return njit(types, cache=True, **OPTIONS)(module.kernel)  # type: ignore[no-any-return]
+    except Exception:  # a damaged cache raises whatever unpickling raises: once more, without those files
+        for path in cache_folder().glob(f"**/{module.__name__}*.nb?"):
+            path.unlink(missing_ok=True)
+    try:
+        return njit(types, cache=True, **OPTIONS)(module.kernel)  # type: ignore[no-any-return]
+    except OSError:  # a full disk
+        return njit(types, **OPTIONS)(module.kernel)  # type: ignore[no-any-return]
 
 
 def signature(arguments: Sequence[Argument], numbers: int) -> Any:
@@ -90,7 +95,7 @@ def signature(arguments: Sequence[Argument], numbers: int) -> Any:
 def load(text: str, name: str) -> ModuleType:
     """Import a source through its file in the cache folder, where people and Numba's own cache find it."""
     path = cache_folder() / f"{name}.py"
-    if not path.exists():
+    if not path.exists() or path.read_bytes() != text.encode():
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

@@ -112,8 +112,9 @@ class Runner:
     def operand(self, i: int, operand: Operand | None) -> str:
         """The check of one operand; -> what the kernel gets."""
         array = self.operands[i]
-        self.names[f"s{i}"] = array.shape
+        self.names |= {f"s{i}": array.shape, f"q{i}": array.dtype}
         self.checks.append(f"a{i}.shape != s{i}")
+        self.checks.append(f"a{i}.dtype is not q{i}")  # the kernel itself would take another byte order
         if operand is None or i not in self.graph.used:
             return ""
         shape = self.kernel_shape(operand.kind)
@@ -173,6 +174,8 @@ class Runner:
         elif self.kernel_shape(node.kind) != self.output_shape(n):
             self.names[f"K{n}"] = self.kernel_shape(node.kind)
             result = f"{final}.reshape(K{n})"
+        if target is not None and not (ready and result.startswith(f"d{n}")):
+            self.checks.append(f"not {self.given(n)}.flags.writeable")  # else the kernel refuses it
         if target is not None and not (ready and node.op != "total"):
             self.after += [f"{self.given(n)}[...] = d{n}", f"d{n} = {self.given(n)}"]
         return result
@@ -223,18 +226,25 @@ class Runner:
             return
         for name, i in owned:
             self.guards.append(f"e{i} = {name} if {name}.base is None else {name}.base")
-        seen: list[tuple[str, str]] = []
-        clashes = []
+        owners, pairs = {f"e{i}": name for name, i in owned}, []
         for name, place, n in targets:
             owner = f"e{place}"
             if place is None:
                 owner = f"f{n}"
                 self.guards.append(f"{owner} = {name} if {name}.base is None else {name}.base")
-            others = [(f"e{i}", a) for a, i in owned if i != place] + seen
-            clashes += [f"({owner} is {other} and overlap({name}, {array}))" for other, array in others]
-            seen.append((owner, name))
-        if clashes:
-            self.guards.append(f"if {' or '.join(clashes)}: return miss(operands, out)")
+            pairs += [(owner, other, name, array) for other, array in owners.items() if other != owner]
+            owners[owner] = name
+        if not pairs:
+            return
+        clash = " or ".join(f"({owner} is {other} and overlap({a}, {b}))" for owner, other, a, b in pairs)
+        meet = " or ".join(f"overlap({a}, {b})" for _, _, a, b in pairs)
+        self.guards += [
+            "try:",
+            f"    known = {' is '.join(f'{owner}.base' for owner in owners)} is None",
+            "except AttributeError:",
+            "    known = False",  # memory of something else, which several arrays may own
+            f"if {clash} or not known and ({meet}): return miss(operands, out)",
+        ]
 
     def text(self, arguments: list[str]) -> str:
         """The runner's source."""

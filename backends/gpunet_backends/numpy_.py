@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -88,18 +88,25 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
     ) -> Array:
         """Matrix product of the last two axes, written straight into ``out``."""
         if a.ndim == b.ndim == 2 and not accumulate:
+            a = a.T if transpose_a else a
             if transpose_b and not transpose_a and out is None and b.size >= LARGE and a.shape[0] in FEW_ROWS:
-                return np.ascontiguousarray(self.gemm(b, a, transpose_b=True).T)
-            a, b = a.T if transpose_a else a, b.T if transpose_b else b
+                return np.ascontiguousarray(self._matmul(b, a.T).T)
+            b = b.T if transpose_b else b
             if a.shape[0] * b.shape[1] <= SMALL and (out is None or out.flags.c_contiguous):
                 return np.dot(a, b, out)
         else:
             a = a.swapaxes(-1, -2) if transpose_a else a
             b = b.swapaxes(-1, -2) if transpose_b else b
-        with nullcontext() if self._local.quiet else self.scope():
-            if accumulate and out is not None:
+        if accumulate and out is not None:
+            with self.scope():
                 out += np.matmul(a, b)
-                return out
+            return out
+        return self._matmul(a, b, out)
+
+    def _matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        if self._local.quiet:
+            return np.matmul(a, b, out)
+        with self.scope():
             return np.matmul(a, b, out)
 
 
@@ -187,20 +194,24 @@ def refuse_overlap(
     name: str, targets: Sequence[Array], operands: Sequence[Array], layout: Sequence[int | None]
 ) -> None:
     """Outputs may replace a whole operand; any other shared memory would be overwritten while it is still read."""
-    owners = [id(a if a.base is None else a.base) for a in operands]
+    given = [t for t in targets if t is not None]
+    arrays = [*operands, *given]
+    owners = [a if a.base is None else a.base for a in arrays]
+    known = all(getattr(owner, "base", owner) is None for owner in owners)  # no memory of another library
     for n, (target, place) in enumerate(zip(targets, layout, strict=True)):
         if target is None:
             continue
+        if not target.flags.writeable:
+            raise FormulaError(f"formula '{name}': an array of `out` is read-only. Pass one that can be written.")
         owner = id(target if target.base is None else target.base)
-        if owners.count(owner) > (place is not None):  # views of one array: do they meet?
-            others = [a for i, a in enumerate(operands) if i != place] + [t for t in targets[:n] if t is not None]
-            if any(np.may_share_memory(target, other) for other in others):
-                raise FormulaError(
-                    f"formula '{name}': `out` shares memory with another operand or output. Pass a fresh array, or "
-                    "the operand itself, once."
-                )
-        if place is None:
-            owners.append(owner)
+        if known and sum(id(o) == owner for o in owners) == 1 + (place is not None):
+            continue  # the only view of its array
+        others = [a for i, a in enumerate(operands) if i != place] + [t for t in targets[:n] if t is not None]
+        if any(np.may_share_memory(target, other) for other in others):
+            raise FormulaError(
+                f"formula '{name}': `out` shares memory with another operand or output. Pass a fresh array, or "
+                "the operand itself, once."
+            )
 
 
 def open_cpu(device: str | None) -> NumpyBackend:

@@ -16,7 +16,7 @@ def thread_count() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for name in LIMITS:
         value = os.environ.get(name, "").split(",")[0]
-        if value.isdigit() and int(value) > 0:
+        if value.isascii() and value.isdigit() and int(value) > 0:
             return min(int(value), cores)
     return cores
 
@@ -48,9 +48,16 @@ class _Worker:
         self._go.release()
 
     def wait(self) -> BaseException | None:
-        self._done.acquire()
+        """The call's error; Ctrl-C meanwhile counts as one, once the call is done."""
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                self._done.acquire()
+                break
+            except KeyboardInterrupt as again:
+                interrupt = again
         error, self._error = self._error, None
-        return error
+        return interrupt or error
 
 
 _workers: list[_Worker] = []

@@ -219,10 +219,22 @@ def test_a_file_that_went_missing_is_made_again(folder):
 
 @needs_numba
 def test_equal_sources_are_compiled_once_and_types_apart(folder):
-    def source(dtype):
-        return emit(trace(lambda xp, x: 2 * x, [Operand("full")], "f"), (dtype,), (None,), frozenset())
+    def kernel(*dtypes):
+        kinds = [Operand("full", "float" if "float" in d else "int") for d in dtypes]
+        graph = trace(lambda xp, x, n: xp.where(n > 1, x, 0.0), kinds, "f")
+        return numba_build.kernel(emit(graph, dtypes, (None,), frozenset()))
 
-    first = numba_build.kernel(source("float32"))
-    assert numba_build.kernel(source("float32")) is first
-    assert numba_build.kernel(source("float64")) is not first
-    assert len(list(folder.glob("*.py"))) == 2
+    first = kernel("float32", "int32")
+    assert kernel("float32", "int32") is first
+    assert len({first, kernel("float64", "int32"), kernel("float32", "int64")}) == 3
+    assert len(list(folder.glob("*.py"))) == 3
+
+
+@needs_numba
+@pytest.mark.parametrize("changed", [{"fastmath": {"nsz"}}, {"error_model": "python"}])
+def test_other_options_have_a_folder_of_their_own(changed, monkeypatch):
+    versions = numba_build._versions.__wrapped__
+    before = versions()
+    assert versions() == before
+    monkeypatch.setattr(numba_build, "OPTIONS", numba_build.OPTIONS | changed)
+    assert versions() != before

@@ -83,7 +83,8 @@ def test_sums_do_not_depend_on_the_number_of_threads(dtype, shape, numba, monkey
         return xp.exp(x + b), total(xp.exp(x + b)), column_sum(xp.tanh(x) * b) if x.kind == "full" else x
 
     x, b = np.random.default_rng(0).standard_normal(shape).astype(dtype), np.ones((), dtype)
-    monkeypatch.setattr(blocks, "PARALLEL_FROM", 1)
+    for name, value in {"PARALLEL_FROM": 1, "FLAT_BLOCK": 100, "row_block": lambda k: 16}.items():
+        monkeypatch.setattr(blocks, name, value)
     results = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(blocks, "thread_count", lambda threads=threads: threads)

@@ -20,13 +20,16 @@ def numba():
 
 @pytest.fixture(params=["first call", "remembered"])
 def fused(request, numba):
-    """(x + 1, 3 x), on its first call or with runners for (2, 3) and each kind of target."""
+    """(x + 1, 3 x), called for the first time or right after a call with targets of the same kind that are fine."""
     formula = numba.fuse(lambda xp, x: (x + 1, 3 * x))
-    if request.param == "remembered":
-        x, a, b = ones(), ones(), ones()
-        for out in (None, (a, None), (None, b), (x, None), (x, b), (a, b)):
-            formula(x, out=out)
-    return formula
+
+    def call(x, out):
+        if request.param == "remembered" and type(out) is tuple and len(out) == 2:
+            operand, targets = ones(), [None if o is None else ones() for o in out]
+            formula(operand, out=(operand if out[0] is x else targets[0], targets[1]))
+        return formula(x, out=out)
+
+    return call
 
 
 def ones():
@@ -138,6 +141,17 @@ def test_a_target_of_another_shape_or_type(dtype, shape, fused):
         for out in [(wrong, None), (None, wrong), (x, wrong)]:
             message = r"output of shape \(2, 3\) and type float64, but `out` has"
             refused(message, lambda out=out: fused(x, out=out), x, wrong)
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+@pytest.mark.parametrize(("sum_of", "shape"), [(column_sum, (3,)), (total, ())])
+def test_a_sum_s_target_of_another_shape_or_type(sum_of, shape, rows, numba, monkeypatch):
+    monkeypatch.setattr(blocks, "row_block", lambda k: rows)
+    fused = numba.fuse(lambda xp, x: (x + 1, sum_of(x)))
+    for wrong in (np.ones(shape, np.float32), np.ones(shape, np.int64), np.ones((1, *shape)), np.ones((2, 3))):
+        fused(y := ones(), out=(y, np.ones(shape)))
+        x = ones()
+        refused("gives an output of shape .* but `out` has", lambda w=wrong, x=x: fused(x, out=(x, w)), x, wrong)
 
 
 def test_a_target_for_each_output(fused):

@@ -24,7 +24,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types (mypy, strict) of both packages."""
-    session.install("mypy>=1.14", "-e", ".[test]")
+    session.install("mypy>=1.14", "-e", ".[jit,test]")
     session.run("mypy")
 
 

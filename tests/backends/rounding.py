@@ -18,8 +18,8 @@ import numpy as np
 
 from gpunet.formula import Graph, Node, random_bits
 
-SUM, FUNCTION = 1.0, 4.0
-"""c of a sum; the error of a function, in eps."""
+SUM, FUNCTION = 4.0, 4.0
+"""c of a sum: not 1, as the terms may be equal and their errors, too. The error of a function, in eps."""
 EXACT = ("abs", "maximum", "minimum", "negative", "sign")
 FUNCTIONS = ("erf", "exp", "expm1", "log", "log1p", "sigmoid", "tanh")
 LEAVES = ("operand", "const", "index", "random_bits")
@@ -172,7 +172,7 @@ class _Analysis:
 
         value, magnitude = over(x.value), over(abs(np.where(np.isfinite(x.value), x.value, 0)))
         terms = x.value.size / max(1, np.size(value))
-        error = over(x.error) + SUM * self.eps * math.sqrt(terms) * magnitude * (terms > 1)
+        error = over(x.error) + self.eps * magnitude * min(max(terms - 1, 0) / 2, SUM * math.sqrt(terms))
         cancel = (over(x.value > 0) > 0) & (over(x.value < 0) > 0) & ~np.isnan(value)
         edge = (magnitude + error > self.largest) & cancel | ~same(self.clipped(over(x.exact)), self.clipped(value))
         edge |= np.isfinite(value) & (abs(abs(value) - self.largest) <= error)

@@ -34,6 +34,18 @@ def test_integers_are_compared_exactly(one, two, numba, cpu):
     assert np.array_equal(numba.fuse(compared)(*operands), cpu.fuse(compared)(*operands))
 
 
+@pytest.mark.parametrize("k", [1, 2, 8, 37])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_maximum_of_a_row_is_that_of_numpy(dtype, k, numba):
+    rng = np.random.default_rng(k)
+    special = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e30])
+    x = np.where(rng.random((200, k)) < rng.random((200, 1)) ** 3, rng.choice(special, (200, k)), -rng.random((200, k)))
+    x = np.concatenate([x, special[:, None] + np.zeros(k)]).astype(dtype)
+    assert np.isnan(x).any(axis=1).mean() < 0.9
+    largest = numba.fuse(lambda xp, x: xp.max(x, **LAST))(x)
+    assert np.array_equal(largest, x.max(axis=1, keepdims=True), equal_nan=True)
+
+
 def test_infinite_sums_do_not_warn(numba, monkeypatch):
     monkeypatch.setattr(blocks, "row_block", lambda k: 1)
     x = np.full((4, 3), 1.5e308)

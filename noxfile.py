@@ -56,9 +56,11 @@ def torch(session: nox.Session) -> None:
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The test suite with the lowest direct dependencies that pyproject.toml admits, Numba's included."""
-    session.install("-e", ".[jit,test]", *_lowest())
+    """The test suite with the lowest direct dependencies admitted; compiled kernels with the lowest Numba."""
+    session.install("-e", ".[test]", *_lowest())
     session.run("pytest", *session.posargs)
+    session.install("-e", ".[jit,test]", *_lowest("jit"))
+    session.run("pytest", "tests/backends", "tests/layers", "-k", "numba", *session.posargs)
 
 
 @nox.session
@@ -76,9 +78,9 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/run_all.py", *session.posargs)
 
 
-def _lowest() -> list[str]:
-    """`name==lowest` of every direct dependency."""
+def _lowest(extra: str = "") -> list[str]:
+    """`name==lowest` of every direct dependency, and of an extra's."""
     import tomllib
 
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    return [d.replace(">=", "==") for d in [*project["dependencies"], *project["optional-dependencies"]["jit"]]]
+    return [d.replace(">=", "==") for d in [*project["dependencies"], *project["optional-dependencies"].get(extra, [])]]

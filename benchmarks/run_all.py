@@ -25,6 +25,7 @@ PLAN: dict[str, list[str]] = {
     "once": ["mlp_step.py", *ONCE],
     "inference": ["inference.py"],
     "kernels": ["kernels.py"],
+    "choices": ["choices.py"],
     "import time": ["import_time.py"],
     "first step": ["first_step.py"],
     "installed size": ["installed_size.py"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def races(labels: list[str], rows: list[Row]) -> str:
     return markdown([*labels, "gpunet, µs", *names], lines)
 
 
+def by_peers(rows: list[Row]) -> list[list[Row]]:
+    """Rows that compare the same contenders, one table each."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: list(row["ratio"]))]
+
+
 def ratio(r: dict[str, float]) -> str:
     return f"{r['min']:.2f} ({r['q1']:.2f}–{r['q3']:.2f})"
 
@@ -47,6 +53,8 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         made["Inference"] = races(["batch"], rows["inference"])
     if "kernels" in rows:
         made["Single kernels"] = races(["kernel"], rows["kernels"])
+    if "choices" in rows:
+        made["Choices"] = "\n\n".join(races(["choice"], alike) for alike in by_peers(rows["choices"]))
     if "first step" in rows:
         lines = [[row["name"], seconds(row["cold"]), seconds(row["warm"])] for row in rows["first step"]]
         made["First step"] = markdown(["", "cold, s", "warm, s"], lines)

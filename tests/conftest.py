@@ -85,6 +85,26 @@ def cuda() -> Backend:
 
 
 @pytest.fixture
+def launches(monkeypatch) -> list[str]:
+    """One entry for each kernel that ran to its end: a runner falls back to plain NumPy where its kernel refuses."""
+    from gpunet_backends import numba_runner
+
+    made, launched = numba_runner.kernel, []
+
+    def counted(source):
+        function = made(source)
+
+        def launch(*args):
+            function(*args)
+            launched.append(source.text)
+
+        return launch
+
+    monkeypatch.setattr(numba_runner, "kernel", counted)
+    return launched
+
+
+@pytest.fixture
 def cpu() -> Backend:
     """The NumPy backend, without Numba."""
     return require("numpy")

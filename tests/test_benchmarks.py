@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import gpunet as gn
@@ -32,13 +33,13 @@ def require(peer):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("peer", ["hand", "torch", "jax", "sklearn", "thinc"])
+@pytest.mark.parametrize("peer", ["plain", "hand", "torch", "jax", "sklearn", "thinc"])
 def test_peers_of_the_mlp_step_agree(peer, optimizer):
     require(peer)
     load("mlp_step").check_agreement(load("problems").make_problem(small(), 4, optimizer), [peer])
 
 
-@pytest.mark.parametrize("peer", ["torch", "jax"])
+@pytest.mark.parametrize("peer", ["plain", "torch", "jax"])
 def test_peers_of_the_regularised_step_agree(peer):
     require(peer)
     problem = load("problems").make_problem(small(hidden="layernorm-gelu"), 4)
@@ -53,7 +54,7 @@ def test_dropout_is_on_while_timed(peer):
     assert float(plain) != float(dropped)
 
 
-@pytest.mark.parametrize("peer", ["hand", "torch", "jax"])
+@pytest.mark.parametrize("peer", ["plain", "hand", "torch", "jax"])
 def test_peers_of_inference_agree(peer):
     require(peer)
     peers, problem = load("peers"), load("problems").make_problem(small(), 4)
@@ -163,3 +164,17 @@ def test_the_profile_names_functions(monkeypatch, capsys):
     monkeypatch.setattr(profile, "installed", lambda: ["gpunet"])  # the overhead beside "hand" is timed
     profile.profile(load("problems").make_problem(small(), 4), rounds=2, calls=3)
     assert "gemm" in capsys.readouterr().out
+
+
+def test_the_contenders_of_the_choices_compute_the_same(monkeypatch):
+    pytest.importorskip("numba", reason="Numba is not installed")
+    choices = load("choices")
+    for one in choices.products(8, 512, 256).values():
+        results = [np.asarray(contender.step(0)) for contender in one.values()]
+        assert all(np.allclose(r, results[0], rtol=1e-3, atol=1e-3) for r in results)
+    monkeypatch.setattr(choices, "TIMED_RATE", 0.1)
+    whole, halves = (choices.updates(1000)[name].step for name in ("gpunet", "halves"))
+    whole(0)
+    halves(0)
+    losses = [float(contender.step(1)) for contender in choices.steps(32).values()]
+    assert losses == [losses[0]] * 3  # the number of threads changes nothing

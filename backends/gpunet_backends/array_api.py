@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -166,6 +166,10 @@ class Fused:
             narrow = getattr(xp, storage)
             results = tuple(xp.astype(r, narrow) if dtype_kind(r.dtype) == "float" else r for r in results)
         return results
+
+
+Layout: TypeAlias = tuple[int | None, ...]
+"""For each output: the operand that it is stored into, or None."""
 
 
 def layout_of(operands: Sequence[Array], out: Any) -> list[int | None]:

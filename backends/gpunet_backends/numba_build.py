@@ -97,9 +97,13 @@ def load(text: str, name: str) -> ModuleType:
     path = cache_folder() / f"{name}.py"
     if not path.exists() or path.read_bytes() != text.encode():
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)  # whole or not at all
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(text.encode())
+            os.replace(temporary, path)  # whole or not at all
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # a .py file
     assert spec.loader is not None

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from gpunet.formula import Graph
 from gpunet.formula.shapes import WIDE
+from gpunet_backends.array_api import Layout
 from gpunet_backends.numba_expressions import Expressions
 from gpunet_backends.schedule import Pass, schedule
 
-Layout = tuple[int | None, ...]
-"""For each output: the operand it replaces, or None."""
 SUFFIX = {"float32": "f32", "float64": "f64"}
 
 

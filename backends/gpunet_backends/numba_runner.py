@@ -16,15 +16,17 @@ from gpunet_backends.numba_emit import emit
 from gpunet_backends.threads import run_parts
 
 empty = np.empty
+"""A name of this module, so that a test can count the arrays that runners make."""
 
 Run = Callable[..., Any]
 """(operands, out, miss) -> results; calls miss(operands, out) when they are not what it was made for."""
 
 
 class Runner:
-    """Writes the runner of one call signature.
+    """Writes the runner of one call signature: checks, guards against overlap, fresh arrays, the call, the rest.
 
-    a<i>, d<n>  operands, and the arrays that hold the outputs      A<i>, D<n>  the same as the kernel takes them
+    a<i>, d<n>  operand i, and the array that holds output n       p<n>  partial sums, one for each block
+    e<i>, f<n>  what owns the memory of an operand, of a target    all other names are constants of the signature
     """
 
     def __init__(
@@ -53,7 +55,6 @@ class Runner:
         types = tuple(a.dtype.name for a in operands)
         self.source = emit(graph, types, self.direct, self.strided)
         self.blocks = blocks(graph, full, flat=self.source.flat, sums=self.source.sums)
-        self.used = used
 
     # ---- which way each array goes
 
@@ -100,9 +101,7 @@ class Runner:
         arguments = {f"a{i}": self.operand(i, operand) for i, operand in enumerate(self.graph.operands)}
         for n in range(len(self.targets)):
             arguments[f"o{n}"] = self.output(n)
-        for i in self.strided:
-            self.names[f"starts{i}"] = self.row_starts(i)
-            arguments[f"r{i}"] = f"starts{i}"
+        arguments |= {f"r{i}": f"starts{i}" for i in self.strided}
         self.check_overlap()
         text = self.text([arguments[a.name] for a in self.source.arguments])
         exec(compile(text, f"<runner of {self.graph.name}>", "exec"), self.names)
@@ -114,7 +113,7 @@ class Runner:
         array = self.operands[i]
         self.names |= {f"s{i}": array.shape, f"q{i}": array.dtype}
         self.checks.append(f"a{i}.shape != s{i}")
-        self.checks.append(f"a{i}.dtype is not q{i}")  # the kernel itself would take another byte order
+        self.checks.append(f"a{i}.dtype != q{i}")  # the kernel itself would take another byte order
         if operand is None or i not in self.graph.used:
             return ""
         shape = self.kernel_shape(operand.kind)
@@ -125,7 +124,7 @@ class Runner:
         self.checks.append(f"a{i}.strides != t{i}")
         if i in self.strided:
             flat, starts = f"flat{i}", self.row_starts(i)
-            self.names[flat] = _flat_memory((int(starts.max()) + self.k,), (array.itemsize,))
+            self.names |= {flat: _flat_memory((int(starts.max()) + self.k,), (array.itemsize,)), f"starts{i}": starts}
         elif contiguous and array.size == math.prod(shape):
             self.names[f"k{i}"] = shape
             return f"a{i}.reshape(k{i})"
@@ -210,7 +209,7 @@ class Runner:
         else:
             self.names |= {f"s_{n}": target.shape, f"d_{n}": target.dtype}
             self.checks += [f"{self.given(n)} is None", f"{self.given(n)}.shape != s_{n}"]
-            self.checks.append(f"{self.given(n)}.dtype is not d_{n}")
+            self.checks.append(f"{self.given(n)}.dtype != d_{n}")
         reshaped = self.kernel_shape(self.graph.nodes[self.graph.outputs[n]].kind) != target.shape
         if reshaped and target.flags.c_contiguous:  # else writing to a reshaped copy would be lost
             self.checks.append(f"not {self.given(n)}.flags.c_contiguous")

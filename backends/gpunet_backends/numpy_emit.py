@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.formula import Graph, Node
-from gpunet.formula import erf as erf_formula
+from gpunet.formula import Graph, Node, erf, sigmoid
 from gpunet.random import threefry
 
 RENAMED = {"abs": "absolute", "pow": "power"}
@@ -213,8 +212,8 @@ def compile_source(source: str, name: str, dtype: np.dtype[Any]) -> Callable[...
         "copyto": np.copyto,
         "inf": np.inf,
         "nan": np.nan,
-        "erf": _erf,
-        "sigmoid": _sigmoid,
+        "erf": partial(_stored, erf),
+        "sigmoid": partial(_stored, sigmoid),
         "random_bits": _random_bits,
     }
     names |= {f.__name__.strip("_"): partial(f, dtype) for f in (_where, _zero_where, _keep_where)}
@@ -262,13 +261,9 @@ def _rotate(a: Any, bits: int) -> Any:
     return (a << np.uint32(bits)) | (a >> np.uint32(32 - bits))
 
 
-def _sigmoid(x: Any, out: Any = None) -> Any:
-    result = np.exp(np.negative(x, out), out)
-    return np.reciprocal(np.add(result, 1, out), out)
-
-
-def _erf(x: Any, out: Any = None) -> Any:
-    result = erf_formula(np.asarray(x))
+def _stored(function: Callable[[Any], Any], x: Any, out: Any = None) -> Any:
+    """function(x), into ``out`` if given, as ufuncs do it."""
+    result = function(np.asarray(x))
     if out is None:
         return result
     out[...] = result

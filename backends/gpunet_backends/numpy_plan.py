@@ -11,14 +11,12 @@ import numpy as np
 from gpunet.backend import Array, Shape
 from gpunet.errors import FormulaError
 from gpunet.formula import Graph
+from gpunet_backends.array_api import Layout
 from gpunet_backends.numpy_emit import REDUCED, compile_source, emit
 
 BLOCK = 65536
 """Elements of a block. Adam on 537,000 float32 parameters: 4,096 1.29 ms, 16,384 0.73, 32,768 0.64, 65,536 0.65 with
 half the calls, 131,072 0.68."""
-
-Layout = tuple[int | None, ...]
-"""For each output: the operand it is stored into, or None."""
 
 
 class Compiled:

@@ -29,6 +29,7 @@ class Peer(NamedTuple):
 
 PEERS = {
     "gpunet": Peer("gpunet_", "gpunet"),
+    "plain": Peer("plain", "gpunet"),
     "hand": Peer("hand", "numba", relu_only=True),
     "torch": Peer("torch_", "torch"),
     "compile": Peer("torch_compile", "torch"),

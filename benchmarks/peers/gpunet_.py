@@ -10,11 +10,12 @@ from problems import BETA1, BETA2, EPS, LAYERNORM_EPS, Problem
 from race import Contender
 
 import gpunet as gn
+from gpunet.backend import Backend
 from gpunet.layer import Layer
 from gpunet.layers import Dense, Dropout, ReLU, Sequential
 
 
-def model_of(problem: Problem) -> Sequential:
+def model_of(problem: Problem, device: str | Backend = "cpu") -> Sequential:
     layers: list[Layer] = []
     for width in problem.widths[1:-1]:
         layers.append(Dense(width))
@@ -22,22 +23,22 @@ def model_of(problem: Problem) -> Sequential:
         if problem.dropout:
             layers.append(Dropout(problem.dropout))
     model = Sequential(*layers, Dense(problem.widths[-1]))
-    model.build(problem.widths[:1], device="cpu")
+    model.build(problem.widths[:1], device=device)
     model.set_weights(dict(zip(model.get_weights(), problem.initial, strict=True)))
     return model
 
 
-def train(problem: Problem) -> Contender:
-    model, lr = model_of(problem), problem.learning_rate
+def train(problem: Problem, device: str | Backend = "cpu") -> Contender:
+    model, lr = model_of(problem, device), problem.learning_rate
     rules = {"adam": lambda: gn.optim.Adam(lr, beta1=BETA1, beta2=BETA2, eps=EPS), "sgd": lambda: gn.optim.SGD(lr)}
     step = gn.TrainStep(model, gn.losses.CrossEntropy(), rules[problem.optimizer]())
     labels = [y.astype(np.int32) for y in problem.y]  # the type it computes with
     return Contender(lambda i: step(problem.x[i], labels[i]), model.backend.synchronize)
 
 
-def infer(problem: Problem) -> Contender:
+def infer(problem: Problem, device: str | Backend = "cpu") -> Contender:
     """forward in a context of its own."""
-    model = model_of(problem)
+    model = model_of(problem, device)
 
     def step(i: int) -> Any:
         with model.backend.scope():

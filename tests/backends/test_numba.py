@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 
 import numpy as np
@@ -102,6 +103,17 @@ def test_another_byte_order_after_a_signature_that_is_equal_otherwise(numba):
         swapped = x.astype(">f8")
         swapped.flags.writeable = writeable
         assert np.array_equal(fused(swapped), 2 * x), f"writeable={writeable}"
+
+
+def test_equal_data_types_that_are_other_objects_run_the_same_kernel(numba, launches):
+    x, fused = np.ones((2, 3)), numba.fuse(twice)
+    unpickled = pickle.loads(pickle.dumps(x))
+    assert unpickled.dtype is not x.dtype
+    for n, (array, target) in enumerate(
+        [(unpickled, None), (x, None), (x, unpickled), (x, x.copy()), (unpickled, None)]
+    ):
+        fused(array, out=target)
+        assert len(launches) == n + 1
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 3), (2, 3, 4)])

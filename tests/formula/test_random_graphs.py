@@ -81,17 +81,18 @@ def test_random_formulas_in_numpy(seed, cpu, monkeypatch):
 
 @pytest.mark.skipif(not has_jit(), reason="Numba is not installed")
 @pytest.mark.parametrize("seed", range(20))
-def test_random_formulas_in_interpreted_kernels(seed, monkeypatch):
+def test_random_formulas_in_interpreted_kernels(seed, monkeypatch, request):
     from gpunet_backends import numba_runner
 
     monkeypatch.setattr(numba_runner, "kernel", interpreted)
-    check_random_formulas(NumpyBackend(jit=True), range(seed * FORMULAS, (seed + 1) * FORMULAS), monkeypatch)
+    launches = request.getfixturevalue("launches")  # counts the interpreted ones
+    cases = range(seed * FORMULAS, (seed + 1) * FORMULAS)
+    check_random_formulas(NumpyBackend(jit=True), cases, monkeypatch, launches)
 
 
-def test_random_formulas_in_compiled_kernels(monkeypatch):
-    from conftest import require
-
-    check_random_formulas(require("numba"), range(9000, 9030), monkeypatch)
+@pytest.mark.skipif(not has_jit(), reason="Numba is not installed")
+def test_random_formulas_in_compiled_kernels(monkeypatch, launches):
+    check_random_formulas(NumpyBackend(jit=True), range(9000, 9030), monkeypatch, launches)
 
 
 def cut_small(r, monkeypatch):
@@ -104,7 +105,7 @@ def cut_small(r, monkeypatch):
     monkeypatch.setattr(blocks, "thread_count", lambda: 3)
 
 
-def check_random_formulas(backend, cases, monkeypatch):
+def check_random_formulas(backend, cases, monkeypatch, launches=None):
     from conftest import require
 
     reference, checked = require("reference"), 0
@@ -122,8 +123,10 @@ def check_random_formulas(backend, cases, monkeypatch):
             fresh = np.full_like(e, 7) if r.random() < 0.5 else None
             out.append(fresh if place is None else operands[place])
         untouched = [operands[i].copy() for i in free]
+        before = len(launches or ())
         with np.errstate(all="ignore"):
             results = backend.fuse(formula)(*operands, out=tuple(out))
+        assert launches is None or len(launches) > before, f"formula {case} ran as plain NumPy"
         for result, wanted, target in zip(results, expected, out, strict=True):
             assert target is None or result is target
             scale = np.abs(wanted).max(initial=1.0)

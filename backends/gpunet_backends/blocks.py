@@ -15,7 +15,7 @@ from gpunet_backends.threads import thread_count
 FLAT_BLOCK = 4096
 """Elements whose sum is one partial sum in a flat kernel."""
 PARALLEL_FROM = 1 << 22
-"""Costly operations that are worth another thread, in exponentials; inside a step more is lost: benchmarks/choices.py."""
+"""Costly operations, in exponentials, that are worth another thread: benchmarks/choices.py."""
 RANDOM_WORK = 4
 """Random bits take the time of four exponentials."""
 

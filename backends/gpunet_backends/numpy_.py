@@ -23,7 +23,7 @@ from gpunet_backends.numpy_plan import Compiled, Plan, stores_directly
 ALIGNMENT = 256
 FEW_ROWS, LARGE = range(4, 33), 1 << 16
 """A product of so few rows with a transposed matrix of at least so many elements is computed as (b aᵀ)ᵀ, since OpenBLAS
-rearranges the matrix on the right: 1.8 times as fast for 8 rows, 1.2 for 32, slower from 128 on: benchmarks/choices.py."""
+rearranges the matrix on the right: 1.8 times as fast for 8 rows, 1.2 for 32, no gain at 128; benchmarks/choices.py."""
 SMALL = 4096
 """Elements of a product up to which numpy.dot is faster than numpy.matmul: 0.5 µs less, but it clears ``out``."""
 MOST_PLANS = 256

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -29,6 +29,20 @@ class Fused(Protocol):
 
         An ``out`` entry is an array that shares no memory with the operands, or one of the operands itself, passed as
         the same object: then the result is stored in place.
+        """
+
+
+class Recorder(Protocol):
+    """Records work of a device, to be launched as a whole."""
+
+    def record(self, work: Callable[..., Array], inputs: Sequence[Array]) -> Callable[..., Array]:
+        """``work(*inputs)`` with one result, recorded but not run. It must have run before, with inputs like these.
+
+        -> a function of such inputs, all on the device or all on the host: it copies them to where the work reads them,
+        launches the work, and returns its result as a fresh array, without waiting. All else that the work reads and
+        writes it finds where it was.
+
+        Raises what the work raises, and what the device says if it cannot record it.
         """
 
 
@@ -65,6 +79,9 @@ class Backend(Protocol):
 
     def fuse(self, formula: Any) -> Fused:
         """Prepare a formula; it is traced on its first call."""
+
+    def recorder(self) -> Recorder | None:
+        """What makes one launch of much work, such as a training step; None where launches cost little."""
 
     def gemm(
         self,

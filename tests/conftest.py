@@ -29,10 +29,13 @@ class ReadOnlyNumpy(NumpyBackend):
         return array
 
 
-def open_fakegpu() -> Backend:
+def open_fakegpu(index: int = 0, gpus: int = 1) -> Backend:
+    import cuda_on_cpu
     import fakegpu
 
-    return fakegpu.open_fakegpu()
+    if reason := cuda_on_cpu.missing():
+        raise DeviceError(f"CUDA sources cannot be run on this CPU: {reason}")
+    return fakegpu.open_fakegpu(index, gpus)
 
 
 def open_numba() -> Backend:
@@ -82,6 +85,13 @@ def backend(request) -> Backend:
 def cuda() -> Backend:
     """A usable NVIDIA GPU."""
     return require("cuda")
+
+
+@pytest.fixture
+def fakegpu() -> Callable[..., Backend]:
+    """Makes a GPU without a GPU."""
+    require("fakegpu")
+    return open_fakegpu
 
 
 @pytest.fixture

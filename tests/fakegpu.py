@@ -6,15 +6,17 @@ namespace. What it cannot show: races, speed, asynchrony, rounding of the device
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import array_api_strict
 import numpy as np
+from cuda_on_cpu import guarded
 from fakegpu_array import FakeArray
+from fakegpu_cuda import CUDARuntimeError, FakeDevice, FakeRawModule, FakeStream, cuda_of
 
 from gpunet_backends.cupy_ import CupyBackend
 
@@ -30,11 +32,13 @@ class Counts:
     """What the device was asked to do since ``reset``.
 
     launches          kernels, device-side copies and fills; nothing is launched for an empty result or a view
-    uploads           host arrays copied to the device
+    uploads           host arrays copied to the device; a copy from memory that is not pinned waits, too
     scalars           0-d arrays made from host numbers. CuPy passes the number to a fill kernel: no copy takes place,
                       but a captured graph would repeat the number for ever
     downloads         arrays copied to the host; each one waits, so it counts as a synchronisation, too
     synchronisations  times the host waited for the device
+    graphs            launches of captured graphs
+    kernels           those of the launches that were compiled from source
     """
 
     launches: int = 0
@@ -42,6 +46,8 @@ class Counts:
     scalars: int = 0
     downloads: int = 0
     synchronisations: int = 0
+    graphs: int = 0
+    kernels: int = 0
 
 
 def flat(x: Any) -> list[Any]:
@@ -51,51 +57,11 @@ def flat(x: Any) -> list[Any]:
     return [v for part in x for v in flat(part)] if isinstance(x, list | tuple) else [x]
 
 
-class CUDARuntimeError(RuntimeError):
-    """CuPy's, with the error's number."""
-
-    def __init__(self, status: int, text: str = ""):
-        self.status = status
-        super().__init__(text or f"cudaError{status}: error {status}")
-
-
-class FakeDevice:
-    """cupy.cuda.Device: a context manager that may be nested and entered again, equal by number, not hashable."""
-
-    def __init__(self, cupy: FakeCupy, device: Any = None):
-        self._cupy, self.id = cupy, cupy.current if device is None else int(device)
-
-    def __int__(self) -> int:
-        return self.id
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FakeDevice) and self.id == other.id
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __enter__(self) -> FakeDevice:
-        self._cupy.stack.append(self._cupy.current)
-        return self.use()
-
-    def __exit__(self, *error: object) -> None:
-        self._cupy.current = self._cupy.stack.pop()
-
-    def __repr__(self) -> str:
-        return f"<CUDA Device {self.id}>"
-
-    def use(self) -> FakeDevice:
-        if not 0 <= self.id < self._cupy.gpus:
-            raise CUDARuntimeError(101, "cudaErrorInvalidDevice: invalid device ordinal")
-        self._cupy.current = self.id
-        return self
-
-    def synchronize(self) -> None:
-        self._cupy.wait()
-
-
 class FakeCupy:
     """Stands in for the module cupy; ``counts`` says what the device did.
 
+    orders   orders of threads in which each kernel runs; its results must be the same bits
+    guarded  new memory ends at a page that cannot be read
     gpus    how many there are. None may read another's memory: CuPy would warn or fail, this fails
     values  the numbers behind ``counts.scalars``, in order
     """
@@ -105,17 +71,19 @@ class FakeCupy:
     def __init__(self, gpus: int = 1):
         self.gpus, self.current, self.stack = gpus, 0, list[int]()
         self.counts, self.values = Counts(), list[Any]()
-        self._capturing = False
+        self.recorded: list[Callable[[], None]] | None = None  # while a stream captures
+        self.broken, self.late = False, False
+        self.orders, self.guarded = (0,), False
+        self.streams, self.stream_stack, self.order = 0, list[FakeStream](), list[tuple[Any, ...]]()
+        self.stream = FakeStream(self, null=True)
+        self.allocator: Any = None
+        self.pinned: list[tuple[int, int]] = []
         self.ndarray = type("FakeArray", (FakeArray,), {"_cupy": self, "__module__": "fakegpu"})
-        runtime = SimpleNamespace(
-            CUDARuntimeError=CUDARuntimeError,
-            getDeviceCount=lambda: self.gpus,
-            getDevice=lambda: self.current,
-            getDeviceProperties=lambda index: {"name": b"Fake GPU"},
-            driverGetVersion=lambda: 13020,
-            runtimeGetVersion=lambda: 13020,
-        )
-        self.cuda = SimpleNamespace(Device=lambda device=None: FakeDevice(self, device), runtime=runtime)
+        self.cuda = cuda_of(self)
+
+    def RawModule(self, *, code: str, options: tuple[str, ...] = ()) -> FakeRawModule:
+        """Kernels from source."""
+        return FakeRawModule(self, code, options)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(np, name, None) if name in FUNCTIONS | PLAIN else None
@@ -133,47 +101,87 @@ class FakeCupy:
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """As while a CUDA graph is captured: a copy between host and device or a synchronisation raises RuntimeError.
+        """While a CUDA graph is captured, and then forgotten; memory comes from a pool of its own."""
+        stream, pool = self.cuda.Stream(non_blocking=True), self.cuda.MemoryPool()
+        with stream, self.cuda.using_allocator(pool.malloc):
+            stream.begin_capture()
+            try:
+                yield
+            finally:
+                self.recorded = None
 
-        Numbers from the host do not raise, nor do they in CuPy; see ``Counts.scalars``.
-        """
-        self._capturing = True
-        try:
-            yield
-        finally:
-            self._capturing = False
+    def submit(self, work: Callable[[], None]) -> None:
+        """Work for the device: done at once, or recorded by the stream that captures."""
+        self.counts.launches += 1
+        if self.recorded is None:
+            work()
+        else:
+            self.recorded.append(work)
 
-    def launch(self, result: FakeArray) -> None:
-        """A kernel that writes the result, on the current device."""
-        self._check_device(result)
-        self.counts.launches += result.size > 0
+    def update(self, target: FakeArray, work: Callable[[], None]) -> FakeArray:
+        """A kernel that writes to an array, on the current device."""
+        self.check_device(target)
+        if target.size:
 
-    def upload(self, data: np.ndarray) -> None:
+            def quietly() -> None:
+                with np.errstate(all="ignore"):
+                    work()
+
+            self.submit(quietly)
+        return target
+
+    def produce(self, result: FakeArray, work: Callable[[], None]) -> FakeArray:
+        """A kernel that makes a new array. Until a graph runs it, the array is poisoned."""
+        if self.recorded is not None:
+            poison(result._data)
+        return self.update(result, work)
+
+    def allocated(self, data: np.ndarray, device: Any = None) -> FakeArray:
+        """An array in new memory of the device."""
+        if self.recorded is not None and self.allocator is None:
+            raise AssertionError("memory of the common pool in a graph: others will use it between launches")
+        return self.ndarray(data, device or FakeDevice(self))
+
+    def upload(self, result: FakeArray, data: np.ndarray) -> FakeArray:
         """A number is filled in, an array copied."""
         if data.ndim == 0:
             self.counts.scalars += 1
-            self.counts.launches += 1
             self.values.append(data.item())
-        elif data.size:
-            self._refuse_capture("a copy from the host")
+            return self.produce(result, lambda: np.copyto(result._data, data))
+        if data.size:
+            self.refuse_capture("a copy from the host")
             self.counts.uploads += 1
+            np.copyto(result._data, data.reshape(result.shape))
+        return result
+
+    def set(self, target: FakeArray, data: np.ndarray, stream: FakeStream | None) -> None:
+        """A copy from the host on a stream."""
+        start = data.ctypes.data
+        pinned = any(a <= start and start + data.nbytes <= b for a, b in self.pinned)
+        self.order.append(("copy", (stream or self.stream).ptr, target))
+        self.upload(target, data.reshape(-1))
+        if not pinned:
+            self.wait()
 
     def download(self) -> None:
         """A copy to the host, which waits."""
-        self._refuse_capture("a copy to the host")
+        self.refuse_capture("a copy to the host")
         self.counts.downloads += 1
         self.wait()
 
     def wait(self) -> None:
         """The host waits for the device."""
-        self._refuse_capture("a synchronisation")
+        self.refuse_capture("a synchronisation")
         self.counts.synchronisations += 1
 
-    def _refuse_capture(self, what: str) -> None:
-        if self._capturing:
+    def refuse_capture(self, what: str) -> None:
+        """As CUDA does; the graph is lost."""
+        if self.recorded is not None:
+            self.broken = True
             raise CUDARuntimeError(900, f"cudaErrorStreamCaptureUnsupported: {what} while the stream is capturing")
 
-    def _check_device(self, x: FakeArray) -> None:
+    def check_device(self, x: FakeArray) -> None:
+        """The array must be on the current GPU."""
         if x.device.id != self.current:
             raise ValueError(
                 f"The device where the array resides ({x.device.id}) is different from the current device "
@@ -190,24 +198,32 @@ class FakeCupy:
             raise TypeError(f"Unsupported type {type(x)}")
         return type(x)(self.operand(v) for v in x) if isinstance(x, list | tuple) else x
 
-    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[..., Any], *args: Any, out: FakeArray | None = None, **kwargs: Any) -> Any:
         """Run a NumPy function; a result that is not a view of an argument was launched."""
+        host, options = list(map(self.operand, args)), {name: self.operand(v) for name, v in kwargs.items()}
+        inputs = [x for x in flat((args, kwargs)) if isinstance(x, self.ndarray)]
+
+        def compute(**more: Any) -> Any:
+            return function(*host, **options, **more)
+
+        if out is not None:
+            for x in inputs:
+                self.check_device(x)
+            return self.update(out, lambda: compute(out=out._data))
         with np.errstate(all="ignore"):
-            result = function(*map(self.operand, args), **{name: self.operand(v) for name, v in kwargs.items()})
+            result = compute()
         if isinstance(result, tuple):
             raise NotImplementedError("fakegpu has no functions with several results: those of CuPy synchronise.")
-        inputs = [x for x in flat((args, kwargs)) if isinstance(x, self.ndarray)]
-        made, out = self.ndarray(np.asarray(result), FakeDevice(self)), kwargs.get("out")
-        for x in inputs if out is None else ():
-            if np.may_share_memory(x._data, made._data):
-                return x if x._data is result else x._view(made._data)
+        made = np.asarray(result)
         for x in inputs:
-            self._check_device(x)
-        return self._launched(made if out is None else out)
-
-    def _launched(self, result: FakeArray) -> FakeArray:
-        self.launch(result)
-        return result
+            if np.may_share_memory(x._data, made):
+                return x if x._data is result else x._view(made)
+        for x in inputs:
+            self.check_device(x)
+        target = self.allocated(made)
+        if self.recorded is None:
+            return self.produce(target, lambda: None)  # it is computed already
+        return self.produce(target, lambda: np.copyto(target._data, compute()))
 
     # Making arrays
 
@@ -217,8 +233,7 @@ class FakeCupy:
                 x = x if x.device.id == self.current else self.move(x, self.current)
                 return x.astype(x.dtype if dtype is None else dtype, copy=bool(copy))
             data = np.array(x, dtype=dtype)
-            self.upload(data)
-            return self.ndarray(data, FakeDevice(self))
+            return self.upload(self.allocated(np.empty_like(data)), data)
 
     def array(self, x: Any, dtype: Any = None, copy: bool = True) -> FakeArray:
         return self.asarray(x, dtype, copy=copy)
@@ -232,9 +247,8 @@ class FakeCupy:
     def empty(self, shape: Any, dtype: Any = np.float64, device: Any = None) -> FakeArray:
         """Filled with a number nobody expects."""
         with FakeDevice(self, device):
-            data = np.empty(shape, dtype)
-            data.fill(np.nan if data.dtype.kind == "f" else 77)
-            return self.ndarray(data, FakeDevice(self))
+            data = aligned(shape, dtype)
+            return self.allocated(poison(guarded(data) if self.guarded and data.size else data))
 
     def zeros(self, shape: Any, dtype: Any = np.float64, device: Any = None) -> FakeArray:
         return self.full(shape, 0, dtype, device)
@@ -244,16 +258,36 @@ class FakeCupy:
 
     def full(self, shape: Any, value: Any, dtype: Any = None, device: Any = None) -> FakeArray:
         with FakeDevice(self, device):
-            return self._launched(self.ndarray(np.full(shape, self.operand(value), dtype), FakeDevice(self)))
+            like = np.full((), self.operand(value), dtype)
+            result = self.allocated(aligned(shape, like.dtype))
+            return self.produce(result, lambda: result._data.fill(like[()]))
 
     def arange(self, *limits: Any, dtype: Any = None, device: Any = None) -> FakeArray:
         """As array_api_compat's: ``device`` is ignored, the current one counts."""
-        return self._launched(self.ndarray(np.arange(*limits, dtype=dtype), FakeDevice(self)))
+        data = np.arange(*limits, dtype=dtype)
+        result = self.allocated(np.empty_like(data))
+        return self.produce(result, lambda: np.copyto(result._data, data))
 
     def move(self, x: FakeArray, device: Any) -> FakeArray:
         """A copy on another GPU."""
         with FakeDevice(self, device):
-            return self._launched(self.ndarray(x._data.copy(), FakeDevice(self)))
+            result = self.allocated(np.empty_like(x._data))
+            return self.produce(result, lambda: np.copyto(result._data, x._data))
+
+
+def poison(data: np.ndarray) -> np.ndarray:
+    """Fill with a number nobody expects."""
+    data.fill(np.nan if "float" in data.dtype.name else 77)
+    return data
+
+
+def aligned(shape: Any, dtype: Any) -> np.ndarray:
+    """New memory that begins, as CuPy's does, at a multiple of 512 bytes."""
+    dtype = np.dtype(dtype)
+    size = math.prod(shape if isinstance(shape, tuple | list) else (shape,)) * dtype.itemsize
+    memory = np.empty(size + 512, np.uint8)
+    start = -memory.ctypes.data % 512
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def open_fakegpu(index: int = 0, gpus: int = 1) -> CupyBackend:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class FakeArray:
     nbytes = property(lambda self: self._data.nbytes)
     itemsize = property(lambda self: self._data.itemsize)
     flags = property(lambda self: self._data.flags)
+    data = property(lambda self: SimpleNamespace(ptr=self._data.ctypes.data))
 
     def __len__(self) -> int:
         return len(self._data)
@@ -79,17 +81,19 @@ class FakeArray:
         source = self._cupy.operand(value)
         same = (target.shape, target.strides) == (source.shape, source.strides)
         if not (same and target._data.ctypes.data == source.ctypes.data):  # `a[i] += b` ends by storing a[i] in itself
-            with np.errstate(all="ignore"):
-                np.copyto(target._data, source, casting="unsafe")
-            target._cupy.launch(target)
+            self._cupy.update(target, lambda: np.copyto(target._data, source, casting="unsafe"))
 
     def fill(self, value: Any) -> None:
         """A scalar, passed to the kernel as an argument."""
         number = np.asarray(value, dtype=self.dtype)
         if number.shape:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        self._data.fill(number[()])
-        self._cupy.launch(self)
+        self._cupy.update(self, lambda: self._data.fill(number[()]))
+
+    def set(self, host: np.ndarray, stream: Any = None) -> None:
+        """Copy from the host; without waiting if that memory is pinned."""
+        assert (host.shape, host.dtype, self.flags.c_contiguous) == (self.shape, self.dtype, True)
+        self._cupy.set(self, host, stream)
 
     def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> FakeArray:
         return self._cupy.call(lambda x: x.astype(dtype, order=order, copy=copy), self)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunet.backend import Array, Shape
+from gpunet.backend import Array, Recorder, Shape
 from gpunet.errors import ArrayError, DeviceError, FormulaError
 from gpunet.formula import Formula, Graph, Operand, classify, dtype_kind, dtype_name, name_of, trace
 
@@ -87,6 +87,10 @@ class ArrayAPIBackend:
     def fuse(self, formula: Formula) -> Fused:
         """A formula to be evaluated as an expression."""
         return Fused(self, formula)
+
+    def recorder(self) -> Recorder | None:
+        """Calls cost little here: nothing is gained by recording them."""
+        return None
 
     def gemm(
         self,

@@ -1,4 +1,4 @@
-"""CuPy on NVIDIA GPUs: formulas run as expressions, matrix products through CuPy."""
+"""CuPy on NVIDIA GPUs: formulas run as CUDA kernels, matrix products through cuBLASLt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 
 from gpunet.backend import Array, Shape
 from gpunet.errors import ArrayError, DeviceError
-from gpunet_backends.array_api import ArrayAPIBackend
+from gpunet.formula import Formula
+from gpunet_backends.array_api import ArrayAPIBackend, Fused
+from gpunet_backends.cuda_ import CudaFused
+from gpunet_backends.cuda_graph import Recorder
+from gpunet_backends.cuda_kernels import Kernels
 
 INSTALL = 'pip install "gpunet[cuda13]" (driver 580 or newer) or "gpunet[cuda12]"'
 INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100
@@ -29,7 +33,7 @@ class CupyBackend(ArrayAPIBackend):
         self.cupy, self.index, self._gpu = cupy, index, cupy.cuda.Device(index)
         with self._gpu:
             super().__init__(xp, None, "cupy")
-        self.device = self._gpu
+        self.device, self.kernels = self._gpu, Kernels(cupy)
         name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.detail = f"cuda:{index} {name}, CuPy {cupy.__version__}"
 
@@ -75,6 +79,15 @@ class CupyBackend(ArrayAPIBackend):
         """0-d operand: CuPy fills it by a kernel that gets the number as an argument, so nothing is copied."""
         with self._gpu:
             return self.cupy.asarray(value, dtype=dtype)
+
+    def fuse(self, formula: Formula) -> Fused:
+        """A formula that becomes CUDA kernels on its first call."""
+        return CudaFused(self, formula)
+
+    def recorder(self) -> Recorder:
+        """For work that shall be one CUDA graph."""
+        with self._gpu:
+            return Recorder(self.cupy)
 
     def synchronize(self) -> None:
         """Wait for the GPU."""

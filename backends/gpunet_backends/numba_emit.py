@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gpunet.formula import Graph
 from gpunet.formula.shapes import WIDE
 from gpunet_backends.array_api import Layout
-from gpunet_backends.numba_expressions import Expressions
+from gpunet_backends.numba_expressions import NumbaExpressions
 from gpunet_backends.schedule import Pass, schedule
 
 SUFFIX = {"float32": "f32", "float64": "f64"}
@@ -58,7 +58,7 @@ class _Emitter:
         self.real = next(d for d in dtypes if d in SUFFIX)
         self.plan = schedule(graph)
         self.flat = self.plan.flat and not strided
-        self.values = Expressions(self.nodes, self.flat)
+        self.values = NumbaExpressions(self.nodes, self.flat)
         self.lines: list[str] = []
         self.depth = 1
         outputs = list(enumerate(graph.outputs))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpunet.formula import Graph, Node
-from gpunet.formula.shapes import ROWS, WIDE
+from gpunet.formula.shapes import REDUCED, ROWS, WIDE
 
 REDUCTIONS = ("sum", "mean", "max")
 LEAVES = ("operand", "const", "index")
@@ -50,21 +50,30 @@ class Schedule:
         return sorted(i for p in (*self.once, *self.rows) for i in p.keeps)
 
 
-def schedule(graph: Graph) -> Schedule:
-    """Passes for a graph whose outputs vary over rows or sum over them."""
+def schedule(graph: Graph, *, keep: frozenset[str] = COSTLY, hoist: bool = True) -> Schedule:
+    """Passes for a graph whose outputs vary over rows or sum over them.
+
+    keep   operations whose values are kept for later passes
+    hoist  what does not vary over rows is computed once; else with each row
+    """
     nodes = graph.nodes
-    last = [o if nodes[o].op not in ("column_sum", "total") else nodes[o].args[0] for o in graph.outputs]
-    return Schedule(_passes(nodes, (), rows=False), _passes(nodes, last, rows=True), _is_flat(nodes))
+    last = [o if nodes[o].op not in REDUCED else nodes[o].args[0] for o in graph.outputs]
+    inside = [n.op not in REDUCED for n in nodes]
+    before = [hoist and ok and not ROWS[n.kind] for n, ok in zip(nodes, inside, strict=True)]
+    within = [ok and not b for ok, b in zip(inside, before, strict=True)]
+    return Schedule(_passes(nodes, (), before, keep), _passes(nodes, last, within, keep), is_flat(graph))
 
 
-def _is_flat(nodes: Sequence[Node]) -> bool:
+def is_flat(graph: Graph) -> bool:
+    """Does nothing in the graph know rows?"""
     by_row = (*REDUCTIONS, "index", "column_sum")
-    return all(n.kind in ("full", "scalar") and n.op not in by_row for n in nodes)
+    return all(n.kind in ("full", "scalar") and n.op not in by_row for n in graph.nodes)
 
 
-def _passes(nodes: Sequence[Node], last: Sequence[int], *, rows: bool) -> tuple[Pass, ...]:
-    """Passes of one phase. A node's level is the number of reductions on the way to it."""
-    inside = [ROWS[n.kind] == rows and n.op not in ("column_sum", "total") for n in nodes]
+def _passes(
+    nodes: Sequence[Node], last: Sequence[int], inside: Sequence[bool], keep: frozenset[str]
+) -> tuple[Pass, ...]:
+    """Passes of one phase, to which some nodes belong. A node's level is the number of reductions on the way to it."""
     level: list[int] = []
     for i, node in enumerate(nodes):
         below = max((level[a] for a in node.args), default=0) if inside[i] else 0
@@ -82,7 +91,7 @@ def _passes(nodes: Sequence[Node], last: Sequence[int], *, rows: bool) -> tuple[
     targets = [[nodes[r].args[0] for r in reductions[at]] for at in range(depth + 1)]
     targets[depth] += last
     needed = [set(_wide(nodes, t, ())) for t in targets]
-    costly = {i for i in set().union(*needed) if nodes[i].op in COSTLY and sum(i in n for n in needed) > 1}
+    costly = {i for i in set().union(*needed) if nodes[i].op in keep and sum(i in n for n in needed) > 1}
     passes: list[Pass] = []
     kept: set[int] = set()
     for at in range(depth + 1):

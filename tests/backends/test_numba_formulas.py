@@ -1,12 +1,8 @@
-"""Every formula of the library, compiled against plain NumPy source: shapes, memory layouts, types, special values."""
+"""Every formula of the library, compiled by Numba against plain NumPy source."""
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
-from collections.abc import Callable
-from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -15,145 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kit import EPS, beside, error
 
-from gpunet import layers, losses, optim
-from gpunet.fold import _Composition
-from gpunet.formula import Graph
-from gpunet.initializers import Zeros
-from gpunet.layers.dense import Bias
-from gpunet.optim.clip import _norm, _scale, _square_sum
-from gpunet.parameter import Parameter
+from gpunet import losses, optim
 from gpunet.pointwise import Pointwise
 from gpunet_backends import blocks
 from gpunet_backends.numpy_ import NumpyBackend, has_jit
 
 pytestmark = pytest.mark.skipif(not has_jit(), reason="Numba is not installed, or GPUNET_JIT=0")
-formulas = beside(__file__, "../formula/formulas.py")
+library = beside(__file__, "library.py")
 budgets = beside(__file__, "rounding.py").budgets
+CASES, as_tuple = library.CASES, library.as_tuple
 
-
-class Case(NamedTuple):
-    """A formula, the names of its operands, and which of them its outputs replace in the library."""
-
-    formula: Callable[..., Any]
-    operands: str
-    replaced: tuple[int, ...] = (0,)
-
-
-OPERANDS = {  # kind, values
-    **dict.fromkeys(["x", "dy", "y", "p", "g", "m", "z", "i", "f", "o", "c"], ("full", "normal")),
-    "v": ("full", "positive"),
-    "probability": ("full", "uniform"),
-    "mask": ("full", "bool"),
-    **dict.fromkeys(["label", "position"], ("row", "label")),
-    **dict.fromkeys(["b", "mean", "scale", "shift", "mean_dy", "mean_dy_n"], ("col", "normal")),
-    **dict.fromkeys(["variance", "r"], ("col", "positive")),
-    **dict.fromkeys(["lr", "weight", "norm", "limit"], ("scalar", "positive")),
-    "t": ("scalar", "count"),
-    **dict.fromkeys(["seed", "draw", "step"], ("scalar", "key")),
-}
-bias, relu, tanh, dropout = Bias(Parameter("b", (3,), Zeros())), layers.ReLU(), layers.Tanh(), layers.Dropout(0.3)
-LAYERS = {bias: "b", relu: "", layers.Sigmoid(): "", tanh: "", dropout: "seed draw step"}
-LOSSES = {losses.CrossEntropy(): "label", losses.MeanSquaredError(): "x", losses.BinaryCrossEntropy(): "probability"}
-OPTIMIZERS = {optim.SGD(0.1): "", optim.SGD(0.1, momentum=0.9): "m", optim.Adam(): "m v"}
-two = _Composition([bias, relu], [1, 0], [bias.bias], 3)
-three = _Composition([bias, tanh, dropout], [1, 0, 3], [bias.bias, None, None, None], 3)
-CASES = {
-    **{type(one).__name__: Case(one.formula, f"x {rest}") for one, rest in LAYERS.items()},
-    **{f"{type(one).__name__}'": Case(one.derivative, f"dy x y {rest}") for one, rest in LAYERS.items()},
-    "Bias+ReLU": Case(two.forward, "x b"),
-    "Bias+ReLU'": Case(two.backward, "dy x y b"),
-    "Bias+Tanh+Dropout": Case(three.forward, "x b seed draw step"),
-    "Bias+Tanh+Dropout'": Case(lambda xp, dy, x, *o: three.backward(xp, dy, x, None, *o), "dy x b seed draw step"),
-    **{type(one).__name__: Case(one.formula, f"z {target} weight", (None, 0)) for one, target in LOSSES.items()},
-    "SGD": Case(optim.SGD(0.1).formula, "p g lr t"),
-    "SGD with momentum": Case(optim.SGD(0.1, momentum=0.9).formula, "p g m lr t", (0, 2)),
-    "Adam": Case(optim.Adam().formula, "p g m v lr t", (0, 2, 3)),
-    "clip: square sum": Case(_square_sum, "g", (None,)),
-    "clip: norm": Case(_norm, "norm"),
-    "clip: scale": Case(_scale, "g norm limit"),
-    "batchnorm_mean": Case(formulas.batchnorm_mean, "x weight", (None,)),
-    "batchnorm_variance": Case(formulas.batchnorm_variance, "x mean weight", (1,)),
-    "batchnorm_forward": Case(formulas.batchnorm_forward, "x mean variance scale shift"),
-    "batchnorm_backward": Case(formulas.batchnorm_backward, "dy x mean r scale mean_dy mean_dy_n", (1, 5, None)),
-    "layernorm": Case(formulas.layernorm, "x scale shift"),
-    "layernorm_backward": Case(formulas.layernorm_backward, "dy x scale", (0, None, 2)),
-    "masked_softmax": Case(formulas.masked_softmax, "x mask"),
-    "causal_softmax": Case(formulas.causal_softmax, "x position"),
-    "lstm_gates": Case(formulas.lstm_gates, "i f g o c", (3, 4)),
-    "adamw": Case(formulas.adamw, "p g m v lr t", (0, 2, 3)),
-    "lion": Case(formulas.lion, "p g m lr", (0, 2)),
-    "all_finite": Case(formulas.all_finite, "g", (None,)),
-    "gelu": Case(formulas.gelu, "x"),
-    "dropout": Case(formulas.dropout, "x seed draw step"),
-}
-"""Names of operands as in OPERANDS, not as in the formula."""
-
-
-def subclasses(base: type) -> set[type]:
-    """The library's own."""
-    package = importlib.import_module(base.__module__.rpartition(".")[0])
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
-    found = {one for child in base.__subclasses__() for one in (child, *subclasses(child))}
-    return {one for one in found if one.__module__.startswith("gpunet.")}
-
-
-@pytest.mark.parametrize(("base", "known"), [(Pointwise, LAYERS), (losses.Loss, LOSSES), (optim.Optimizer, OPTIMIZERS)])
-def test_every_formula_of_the_library_is_a_case(base, known):
-    with_formula = {one for one in subclasses(base) if "formula" in vars(one)}
-    assert with_formula == {type(one) for one in known}
-    named = "".join(CASES)
-    assert all(one.__name__ in named for one in with_formula)
-
-
-def test_every_formula_to_come_is_a_case():
-    assert set(formulas.CASES) <= set(CASES)
-
-
-# ---- operands
-
-
-def aligned(shape, dtype):
-    return np.empty(shape, dtype)
-
-
-def stepped(shape, dtype):
-    return np.empty((*shape[:-1], 2 * shape[-1]), dtype)[..., ::2]
-
-
-def backwards(shape, dtype):
-    return np.empty(shape, dtype)[..., ::-1]
-
-
-def fortran(shape, dtype):
-    return np.empty(shape, dtype, order="F")
-
-
-def unaligned(shape, dtype):
-    return np.empty(math.prod(shape) * np.dtype(dtype).itemsize + 1, np.uint8)[1:].view(dtype).reshape(shape)
-
-
-def gate(shape, dtype):
-    return np.empty((*shape[:-1], shape[-1] + 5), dtype)[..., 2:-3]
-
-
-def spaced(shape, dtype):
-    return np.empty((2 * shape[0], *shape[1:]), dtype)[::2]
-
-
-def swapped(shape, dtype):
-    return np.moveaxis(np.empty((shape[-2], *shape[:-2], shape[-1]), dtype), 0, -2)
-
-
-def repeated(shape, dtype):
-    return np.lib.stride_tricks.as_strided(aligned(shape, dtype), strides=(0, *aligned(shape, dtype).strides[1:]))
-
-
-COPIED = [aligned, stepped, backwards, fortran, unaligned]
-"""Layouts that a kernel for contiguous operands serves, by copying some."""
-ROWS = [gate, spaced, swapped, repeated]
-"""Rows that are whole: a kernel of their own reads them where they lie."""
-SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-310, 1e4, -1e4, 1e30, -1e30]
 CUTS = [
     {"FLAT_BLOCK": blocks.FLAT_BLOCK},
     {"row_block": lambda k: 7, "FLAT_BLOCK": 16},
@@ -162,57 +29,29 @@ CUTS = [
 
 
 @st.composite
-def shapes(draw, whole_rows: bool):
-    """0 to 3 leading axes and k; at least two rows where these shall lie apart."""
-    k = draw(st.integers(1, 40) | st.sampled_from([64, 100, 513]))
-    most = max(2, 20000 // k)
-    first = st.integers(2 if whole_rows else 0, min(most, 70)) | st.integers(2, min(most, 300))
-    rest = draw(st.lists(st.integers(1 if whole_rows else 0, 4), max_size=2))
-    lead = (max(2 * whole_rows, draw(first) // max(1, math.prod(rest))), *rest)
-    return (*lead, k) if whole_rows or draw(st.integers(0, 5)) else (k,)
-
-
-@st.composite
 def calls(draw, way: str):
     """Shape, seed of the values, share of special ones, layouts to choose from, cuts."""
-    layouts = draw(st.lists(st.sampled_from(ROWS if way == "whole rows" else COPIED), min_size=1, max_size=4))
-    special = draw(st.sampled_from([0, 0, 0.01, 0.3]))
-    return draw(shapes(way == "whole rows")), draw(st.integers(0, 2**32)), special, layouts, draw(st.sampled_from(CUTS))
+    shape, seed = draw(library.shapes(way == "whole rows")), draw(st.integers(0, 2**32))
+    return shape, seed, draw(library.specials), draw(library.layouts(way)), draw(st.sampled_from(CUTS))
 
 
-def values(rng: np.random.Generator, law: str, shape: tuple[int, ...], k: int, dtype: str, special: float) -> Any:
-    """Numbers of an operand."""
-    if law == "bool":
-        return rng.random(shape) < 0.7
-    if law == "label":
-        return np.where(rng.random(shape) < special, rng.choice([-1, k]), rng.integers(0, k, shape)).astype(np.int32)
-    if law == "key":
-        return rng.integers(0, 2**32, shape)
-    if law == "count":
-        return np.asarray(rng.integers(1, 10000, shape), dtype)
-    x = rng.random(shape) if law == "uniform" else rng.standard_normal(shape)
-    with np.errstate(over="ignore"):
-        x = np.where(rng.random(shape) < special, rng.choice(SPECIAL, shape), x).astype(dtype)
-    return np.abs(x) if law == "positive" else x
+@pytest.mark.parametrize(
+    ("base", "known"),
+    [
+        (Pointwise, library.LAYERS),
+        (losses.Loss, library.LOSSES),
+        (optim.Optimizer, library.OPTIMIZERS),
+    ],
+)
+def test_every_formula_of_the_library_is_a_case(base, known):
+    with_formula = {one for one in library.subclasses(base) if "formula" in vars(one)}
+    assert with_formula == {type(one) for one in known}
+    named = "".join(CASES)
+    assert all(one.__name__ in named for one in with_formula)
 
 
-def operands(case: Case, dtype: str, shape: tuple[int, ...], seed: int, special: float, layouts: list) -> list:
-    """Arrays for the names of a case, the full ones laid out in turn, some of them read-only."""
-    rng, sizes, found = np.random.default_rng(seed), {"full": shape, "row": (*shape[:-1], 1), "col": shape[-1:]}, []
-    for number, name in enumerate(case.operands.split()):
-        kind, law = OPERANDS[name]
-        x = values(rng, law, sizes.get(kind, ()), shape[-1], dtype, special)
-        make = layouts[number % len(layouts)]
-        if kind == "full" and (shape[-1] > 1 or make in ROWS):  # a column's rows are whole however it lies
-            laid = make(shape, x.dtype)
-            laid = gate(shape, x.dtype) if make in ROWS and laid.flags.c_contiguous else laid
-            laid[...] = x
-            x = laid
-        x = np.asarray(x)
-        if number % 3 == 1:
-            x.flags.writeable = False
-        found.append(x)
-    return found
+def test_every_formula_to_come_is_a_case():
+    assert set(library.formulas.CASES) <= set(CASES)
 
 
 # ---- the tests
@@ -229,7 +68,7 @@ hypothesis = settings(max_examples=12, deadline=None, derandomize=True, database
 def test_compiled_and_plain_agree(name, way, launches, data):
     case, dtype = CASES[name], WAYS[way]
     shape, seed, special, layouts, cuts = data.draw(calls(way))
-    given_operands = operands(case, dtype, shape, seed, special, layouts)
+    given_operands = library.operands(case, dtype, shape, seed, special, layouts)
     before = [x.copy() for x in given_operands]
     plain = NumpyBackend().fuse(case.formula)
     expected = as_tuple(plain(*given_operands))
@@ -254,23 +93,13 @@ def test_compiled_and_plain_agree(name, way, launches, data):
         assert not np.any(differ), f"{result[differ]} instead of {wanted[differ]}, at {np.argwhere(differ)}"
 
 
-def is_map(graph: Graph, output: int) -> bool:
-    """No sum or maximum on the way to it?"""
-    node = graph.nodes[output]
-    return node.op not in ("sum", "mean", "max", "total", "column_sum") and all(is_map(graph, a) for a in node.args)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", [n for n in CASES if n != "clip: norm"])
 def test_maps_agree_within_4_eps(name, dtype, launches):
     case, plain = CASES[name], NumpyBackend().fuse(CASES[name].formula)
-    given_operands = operands(case, dtype, (64, 33), 0, 0.0, [aligned])
+    given_operands = library.operands(case, dtype, (64, 33), 0, 0.0, [library.aligned])
     graph, expected = plain.graph(given_operands), as_tuple(plain(*given_operands))
     results = as_tuple(NumpyBackend(jit=True).fuse(case.formula)(*given_operands))
     assert len(launches) == 1
     for output, result, wanted in zip(graph.outputs, results, expected, strict=True):
-        assert error(result, wanted) <= 4 * EPS[dtype] or not is_map(graph, output)
-
-
-def as_tuple(results: Any) -> tuple[Any, ...]:
-    return results if isinstance(results, tuple) else (results,)
+        assert error(result, wanted) <= 4 * EPS[dtype] or not library.is_map(graph, output)

@@ -10,7 +10,7 @@ import pytest
 
 from gpunet.errors import FormulaError
 from gpunet.formula import column_sum, erf, index, random_bits, total
-from gpunet_backends import blocks, numpy_plan
+from gpunet_backends import blocks, cuda_plan, numpy_plan
 from gpunet_backends.numpy_ import NumpyBackend, has_jit
 
 LAST = {"axis": -1, "keepdims": True}
@@ -93,6 +93,34 @@ def test_random_formulas_in_interpreted_kernels(seed, monkeypatch, request):
 @pytest.mark.skipif(not has_jit(), reason="Numba is not installed")
 def test_random_formulas_in_compiled_kernels(monkeypatch, launches):
     check_random_formulas(NumpyBackend(jit=True), range(9000, 9030), monkeypatch, launches)
+
+
+class OnHostArrays:
+    """The fake GPU's kernels on host memory."""
+
+    def __init__(self, gpu):
+        self.gpu = gpu
+
+    def fuse(self, formula):
+        fused = self.gpu.fuse(formula)
+
+        def call(*operands, out):
+            made = {id(a): self.gpu.cupy.ndarray(a, self.gpu.device) for a in (*operands, *out) if a is not None}
+            results = fused(*(made[id(a)] for a in operands), out=tuple(a if a is None else made[id(a)] for a in out))
+            return tuple(r._data if t is None else t for r, t in zip(results, out, strict=True))
+
+        return call
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_formulas_in_cuda_kernels(seed, fakegpu, monkeypatch):
+    gpu = fakegpu()
+    monkeypatch.setattr(cuda_plan, "LEAST_BAND", 2)
+    monkeypatch.setattr(cuda_plan, "MOST_BLOCKS", 2)
+    launches = []
+    compile_ = type(gpu.kernels).compile
+    monkeypatch.setattr(type(gpu.kernels), "compile", lambda *a: launches.append(a) or compile_(*a))
+    check_random_formulas(OnHostArrays(gpu), range(5000 + seed * 30, 5030 + seed * 30), monkeypatch, launches)
 
 
 def cut_small(r, monkeypatch):

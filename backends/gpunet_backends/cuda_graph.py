@@ -1,0 +1,109 @@
+"""CUDA graphs: work that is recorded once and launched as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from gpunet.backend import Array
+
+
+class Recorder:
+    """Records work of one GPU. What it records shares temporary memory, so launches belong on one stream.
+
+    pool         memory of what is temporary inside graphs: nobody else gets it between two launches
+    stream       on which work is recorded; nothing runs there
+    copy_stream  on which inputs are copied from the host, while the graph before runs
+    """
+
+    def __init__(self, cupy: Any):
+        self.cupy, self.pool = cupy, cupy.cuda.MemoryPool()
+        self.stream, self.copy_stream = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+        self.in_flight: list[tuple[Any, Any]] = []
+
+    def record(self, work: Callable[..., Array], inputs: Sequence[Array]) -> Recording:
+        """Record ``work(*inputs)``, which returns one array. Nothing is computed. It must have run like this before.
+
+        Raises whatever the work raises, or what CUDA says of it: copies from and to the host, and waiting, are refused.
+        """
+        return Recording(self, work, inputs)
+
+    def upload(self, targets: Sequence[Array], sources: Sequence[Any], free: Any) -> Any:
+        """Copy host arrays once the event ``free`` has happened, without waiting here; -> the event of their arrival.
+
+        The copy in pinned memory that the GPU reads is kept until it has arrived.
+        """
+        cuda = self.cupy.cuda
+        self.in_flight = [entry for entry in self.in_flight if not entry[0].done]
+        self.copy_stream.wait_event(free)
+        arrived = cuda.Event(disable_timing=True)
+        for target, source in zip(targets, sources, strict=True):
+            memory = cuda.alloc_pinned_memory(source.nbytes)
+            pinned = np.frombuffer(memory, source.dtype, source.size).reshape(source.shape)
+            pinned[...] = source
+            target.set(pinned, stream=self.copy_stream)
+            self.in_flight.append((arrived, memory))
+        arrived.record(self.copy_stream)
+        return arrived
+
+
+class Recording:
+    """Recorded work: a call copies the inputs to where the graph reads them, launches it, and copies the result.
+
+    Inputs from the host alternate between two graphs, so that those of the next call can be copied meanwhile.
+    """
+
+    def __init__(self, recorder: Recorder, work: Callable[..., Array], inputs: Sequence[Array]):
+        self.recorder, self.work = recorder, work
+        self.like = [(x.shape, x.dtype) for x in inputs]
+        self.slots = [Slot(recorder, work, self.like)]
+        self.calls = 0
+
+    def __call__(self, *inputs: Any) -> Array:
+        """The result for these inputs, all of this GPU or all of the host, as a fresh array. Nothing waits."""
+        cuda = self.recorder.cupy.cuda
+        current = cuda.get_current_stream()
+        from_host = isinstance(inputs[0], np.ndarray)
+        if from_host and self.calls == 1:
+            self.slots.append(Slot(self.recorder, self.work, self.like))
+        slot = self.slots[self.calls % len(self.slots)]
+        self.calls += 1
+        if from_host:
+            current.wait_event(self.recorder.upload(slot.inputs, inputs, slot.free))
+        else:
+            for target, source in zip(slot.inputs, inputs, strict=True):
+                target[...] = source
+        slot.graph.launch()
+        slot.free.record(current)
+        return slot.result.copy()
+
+
+class Slot:
+    """A graph with the arrays it reads and the one it writes.
+
+    free  the event after which the inputs may be overwritten
+    """
+
+    def __init__(self, recorder: Recorder, work: Callable[..., Array], like: Sequence[tuple[Any, Any]]):
+        cupy, stream = recorder.cupy, recorder.stream
+        self.inputs = [cupy.empty(shape, dtype) for shape, dtype in like]
+        self.free = cupy.cuda.Event(disable_timing=True)
+        self.free.record(cupy.cuda.get_current_stream())  # whoever had this memory before is done
+        with stream, cupy.cuda.using_allocator(recorder.pool.malloc):
+            stream.begin_capture()
+            try:
+                self.result = work(*self.inputs)
+                self.graph = stream.end_capture()
+            except BaseException:
+                abandon(recorder)
+                raise
+
+
+def abandon(recorder: Recorder) -> None:
+    """End a recording that failed. The stream may be left unusable: the next one gets another."""
+    with suppress(Exception):  # CUDA says once more that it failed
+        recorder.stream.end_capture()
+    recorder.stream = recorder.cupy.cuda.Stream(non_blocking=True)

@@ -33,3 +33,7 @@ class NotBuiltError(GpunetError, RuntimeError):
 
 class GradientError(GpunetError, AssertionError):
     """A backward pass that disagrees with finite differences."""
+
+
+class RecordingError(GpunetError, RuntimeError):
+    """Work that cannot be recorded to be run again, since it depends on numbers of the host."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from gpunet.backend import Array, Backend, Shape
 from gpunet.chain import Chain
-from gpunet.errors import ArgumentError, NotBuiltError, ShapeError
+from gpunet.errors import ArgumentError, NotBuiltError, RecordingError, ShapeError
 from gpunet.parameter import Initializer, Parameter
 
 Saved: TypeAlias = Any
@@ -23,6 +23,8 @@ class _Shared:
     observe: Observer | None
     draws: int = 0
     scalars: dict[int, Array] = field(default_factory=dict)
+    counter: Array | None = None
+    constants: dict[int, Array] = field(default_factory=dict)
 
 
 class Context:
@@ -30,6 +32,8 @@ class Context:
 
     training          dropout is active, gradients are to come
     step, seed        with the number of the draw, the key of all randomness
+    counter           the step as a 0-d int64 array, if there is one; a step that is recorded has its number only there
+    constants         0-d int64 arrays that steps share, by value
     version           of the parameters' layout
     needs_input_grad  whether the layer called shall return the gradient of its own input
     observe           called with each layer and its output; while it is set, pointwise layers are not merged
@@ -40,16 +44,31 @@ class Context:
         backend: Backend,
         *,
         training: bool,
-        step: int = 0,
+        step: int | None = 0,
         seed: int = 0,
         version: int = 0,
         needs_input_grad: bool = False,
         observe: Observer | None = None,
+        counter: Array | None = None,
+        constants: dict[int, Array] | None = None,
     ):
-        self.backend, self.training, self.step, self.seed, self.version = backend, training, step, seed, version
+        self.backend, self.training, self._step, self.seed, self.version = backend, training, step, seed, version
         self.needs_input_grad = needs_input_grad
-        self._shared = _Shared(observe)
+        self._shared = _Shared(observe, counter=counter, constants={} if constants is None else constants)
         self._inner: Context | None = None
+
+    @property
+    def step(self) -> int:
+        """Number of the step.
+
+        Raises
+            RecordingError: while a step is recorded.
+        """
+        if self._step is None:
+            raise RecordingError(
+                "a layer reads ctx.step, which would be the same number in each step. Use ctx.random_key()."
+            )
+        return self._step
 
     @property
     def observe(self) -> Observer | None:
@@ -81,6 +100,17 @@ class Context:
             scalars[value] = self.backend.scalar(value, "int64")
         return scalars[value]
 
+    def random_key(self) -> tuple[Array, Array, Array]:
+        """Seed, number of this draw, number of the step, as 0-d int64 operands: the key of ``random_bits``."""
+        shared = self._shared
+        if shared.counter is None:
+            shared.counter = self.backend.scalar(self.step, "int64")
+        key = (self.seed, self.next_draw())
+        for value in key:
+            if value not in shared.constants:
+                shared.constants[value] = self.backend.scalar(value, "int64")
+        return shared.constants[key[0]], shared.constants[key[1]], shared.counter
+
     def inner(self) -> Context:
         """The same step with ``needs_input_grad`` on: for every part but the first trainable one."""
         if self.needs_input_grad:
@@ -89,7 +119,7 @@ class Context:
             self._inner = Context(
                 self.backend,
                 training=self.training,
-                step=self.step,
+                step=self._step,
                 seed=self.seed,
                 version=self.version,
                 needs_input_grad=True,
@@ -113,6 +143,8 @@ class Layer:
     """y is new memory that ``saved`` does not hold: a group behind this layer may write in place."""
     fresh_input_grad: ClassVar[bool] = False
     """dx is new memory: a group before this layer may write in place."""
+    capturable: ClassVar[bool] = True
+    """All that differs between steps is on the device. A layer that computes with numbers of the host says False."""
 
     backend: Backend = field(init=False)
     dtype: str = field(init=False)

@@ -30,5 +30,5 @@ METRICS: dict[str, Callable[[Any, Any, Loss], float]] = {"accuracy": accuracy}
 def evaluate(prediction: Any, target: Any, loss: Loss, names: list[str]) -> dict[str, float]:
     """{"loss": ..., metric: ...} of host predictions."""
     on_host = copy.copy(loss).bind(host())  # the loss itself stays bound to the model's backend
-    value, _ = on_host(prediction, on_host.upload(target, host(), dtype_name(prediction.dtype)))
+    value, _ = on_host(prediction, on_host.convert(target, host(), dtype_name(prediction.dtype)))
     return {"loss": float(value)} | {name: METRICS[name](prediction, target, loss) for name in names}

@@ -41,7 +41,7 @@ class Dropout(Pointwise):
 
     def operands(self, ctx: Context) -> tuple[Parameter | Array, ...]:
         """The random key: seed, number of the draw, step."""
-        return ctx.scalar(ctx.seed), ctx.scalar(ctx.next_draw()), ctx.scalar(ctx.step)
+        return ctx.random_key()
 
     def formula(self, xp: Any, x: Array, *operands: Array) -> Array:
         """y = m x / (1 - rate)"""

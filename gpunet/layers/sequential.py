@@ -134,19 +134,22 @@ class Sequential(Layer):
         self,
         *,
         training: bool,
-        step: int = 0,
+        step: int | None = 0,
         seed: int = 0,
         needs_input_grad: bool = False,
         observe: Observer | None = None,
+        counter: Array | None = None,
+        constants: dict[int, Array] | None = None,
     ) -> Context:
         """Begin a step. With ``training`` the next gradients overwrite those of the last step.
 
-        seed, step        in [0, 2**32): the key of dropout
-        needs_input_grad  make ``backward`` return the gradient of the model's input
-        observe           called with each layer and its output
+        seed, step          in [0, 2**32): the key of dropout. None while a step is recorded
+        needs_input_grad    make ``backward`` return the gradient of the model's input
+        observe             called with each layer and its output
+        counter, constants  arrays that steps share: see ``Context``
         """
         for name, value in (("seed", seed), ("step", step)):
-            if not 0 <= value < 2**32:
+            if value is not None and not 0 <= value < 2**32:
                 raise ArgumentError(f"{name} must be in [0, 2**32), but got {value}.")
         if training:
             self.store.begin()
@@ -158,6 +161,8 @@ class Sequential(Layer):
             version=self.store.version,
             needs_input_grad=needs_input_grad,
             observe=observe,
+            counter=counter,
+            constants=constants,
         )
 
     def _check_input(self, x: Array) -> None:

@@ -35,10 +35,15 @@ class CrossEntropy(Loss):
                 f"CrossEntropy needs integer labels but got {dtype_name(target.dtype)}. Use y.astype('int32'); "
                 "one-hot rows become labels by y.argmax(-1)."
             )
-        xp = backend.xp
-        if dtype_name(target.dtype) != "int32":  # labels past int32 must not wrap into range
-            target = xp.astype(xp.clip(target, -1, 2**31 - 1), xp.int32)
-        return target[..., None]
+        return (target if dtype_name(target.dtype) == "int32" else _narrow(target, backend))[..., None]
+
+    def convert(self, target: Any, backend: Backend, dtype: str) -> Array:
+        """Integer labels as int32, converted where they are."""
+        where = backend if backend.owns(target) else host()
+        target = where.asarray(target)
+        if dtype_name(target.dtype) != "int32" and dtype_kind(target.dtype) == "int":
+            target = _narrow(target, where)
+        return target if where is backend else backend.asarray(target)
 
     def terms(self, shape: Shape) -> int:
         """Number of labels."""
@@ -89,6 +94,11 @@ class CrossEntropy(Loss):
         valid = known / known  # NaN where the label is out of range
         picked = xp.sum(xp.where(hit, shifted, 0.0), axis=-1, keepdims=True)
         return total((xp.log(s) - picked) * valid * weight), (e / s - one) * valid * weight
+
+
+def _narrow(labels: Array, backend: Backend) -> Array:
+    """Integers as int32; labels past int32 must not wrap into range."""
+    return backend.xp.astype(backend.xp.clip(labels, -1, 2**31 - 1), backend.xp.int32)
 
 
 @dataclass(eq=False, kw_only=True)

@@ -30,7 +30,7 @@ class Loss:
         """A target from the host or of the backend, as the formula's operand."""
         return backend.asarray(target)
 
-    def upload(self, target: Any, backend: Backend, dtype: str) -> Array:
+    def convert(self, target: Any, backend: Backend, dtype: str) -> Array:
         """A target from the host or of the backend, on the backend; floats in the prediction's type."""
         if not backend.owns(target):
             target = host().asarray(target)

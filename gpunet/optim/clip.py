@@ -25,11 +25,16 @@ def clip(model: Sequential, *, norm: float) -> Array:
     """
     if not norm > 0:
         raise ArgumentError(f"the largest norm must be positive, but got {norm!r}.")
+    return clip_to(model, model.store.backend.scalar(norm, model.store.dtype))
+
+
+def clip_to(model: Sequential, limit: Array) -> Array:
+    """As ``clip``, to a 0-d array of the device, so that nothing comes from the host."""
     store = model.store
     store.finish()
     gradients = store.grads[: store.trainable_end]
     size = store.fused(_norm)(store.fused(_square_sum)(gradients))
-    store.fused(_scale)(gradients, size, store.backend.scalar(norm, store.dtype), out=gradients)
+    store.fused(_scale)(gradients, size, limit, out=gradients)
     return size
 
 

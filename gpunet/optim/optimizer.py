@@ -24,6 +24,7 @@ class Optimizer:
     state: dict[str, Array] = field(init=False, repr=False, default_factory=dict)
     _store: ParameterStore | None = field(init=False, repr=False, default=None)
     _version: int = field(init=False, repr=False, default=0)
+    _lr_value: float = field(init=False, repr=False, default=0.0)
     _offsets: dict[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,12 +45,22 @@ class Optimizer:
 
     def update(self, model: Sequential) -> None:
         """One step with the model's gradients; those that no layer wrote count as zero."""
+        self.prepare(model)
+        self.apply(model)
+
+    def prepare(self, model: Sequential) -> None:
+        """What a step needs of the host: state for the store's layout, a learning rate that was changed."""
         store = model.store
         if self._store is not store or self._version != store.version:
             self._lay_out(store)
         if self.learning_rate != self._lr_value:
-            self._set_learning_rate(store)
-        store.finish()
+            self._check_learning_rate()
+            self._lr_value = self.learning_rate
+            self._lr[...] = self.learning_rate
+
+    def apply(self, model: Sequential) -> None:
+        """The step itself, on the device alone."""
+        model.store.finish()
         self._t += 1
         self._fused(self._p, self._g, *self._state, self._lr, self._t, out=(self._p, *self._state))
 
@@ -74,10 +85,5 @@ class Optimizer:
         if first:
             self._fused = backend.fuse(self.formula)
             self._t = backend.zeros((), store.dtype)  # counted on the device: exact to 2**24 in float32
-            self._set_learning_rate(store)
+            self._lr = backend.zeros((), store.dtype)
         self._store, self._version = store, store.version
-
-    def _set_learning_rate(self, store: ParameterStore) -> None:
-        self._check_learning_rate()
-        self._lr_value = self.learning_rate
-        self._lr = store.backend.scalar(self.learning_rate, store.dtype)

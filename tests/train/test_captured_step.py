@@ -1,0 +1,365 @@
+"""A training step as one CUDA graph: on the fake GPU, where the kernels' CUDA sources run on the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from fakegpu import Counts
+
+from gpunet import layers, losses, optim
+from gpunet.errors import RecordingError
+from gpunet.formula import random_bits
+from gpunet.pointwise import Pointwise
+from gpunet.train.step import TrainStep
+from gpunet_backends.cupy_ import CupyBackend
+
+WARM = 2
+
+
+@pytest.fixture
+def gpu(fakegpu) -> CupyBackend:
+    return fakegpu()
+
+
+def network(backend, *extra, dtype="float32"):
+    parts = [layers.Dense(16), layers.ReLU(), layers.Dropout(0.2), *extra, layers.Dense(8), layers.Tanh()]
+    model = layers.Sequential(*parts, layers.Dropout(0.1), layers.Dense(3))
+    return model.build((5,), device=backend, dtype=dtype)
+
+
+def batches(count, n=8):
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((n, 5)).astype(np.float32) for _ in range(count)]
+    return [(x, np.argmax(x[:, :3], axis=-1)) for x in inputs]
+
+
+def make(backend, *extra, **options):
+    return TrainStep(network(backend, *extra), losses.CrossEntropy(), optim.Adam(1e-2), seed=7, **options)
+
+
+def warm(backend, *extra, **options):
+    """A step that has been recorded, the counters at zero."""
+    step = make(backend, *extra, **options)
+    for x, y in batches(WARM + 3):
+        step(x, y)
+    backend.cupy.reset()
+    return step
+
+
+# What it costs
+
+
+def test_a_step_on_host_arrays(gpu):
+    """One graph, one upload for each input, one copy of the loss. Labels are converted on the host."""
+    step = warm(gpu, clip_norm=1.0)
+    step(*batches(1)[0])
+    assert gpu.cupy.counts == Counts(graphs=1, uploads=2, launches=1)
+
+
+def test_a_step_on_device_arrays(gpu):
+    """One graph, a copy of each input to where the graph reads it, one copy of the loss."""
+    step = make(gpu)
+    x, y = batches(1)[0]
+    x, y = gpu.asarray(x), gpu.asarray(y.astype(np.int32))
+    for _ in range(WARM + 1):
+        step(x, y)
+    gpu.cupy.reset()
+    step(x, y)
+    assert gpu.cupy.counts == Counts(graphs=1, launches=3)
+
+
+def test_a_new_learning_rate_is_one_launch_more(gpu):
+    step = warm(gpu)
+    step.optimizer.learning_rate = 0.25
+    for expected in (2, 1):
+        gpu.cupy.reset()
+        step(*batches(1)[0])
+        assert gpu.cupy.counts == Counts(graphs=1, uploads=2, launches=expected)
+
+
+def test_every_kernel_of_the_formulas_is_ours(gpu):
+    """What CuPy itself computes in a step: the two counters, and gradients that nobody wrote."""
+    step = warm(gpu)
+    calls = []
+    call = gpu.cupy.call
+    gpu.cupy.call = lambda function, *args, **options: calls.append(function) or call(function, *args, **options)
+    step.seed = 8  # another signature: two steps kernel by kernel
+    step(*batches(1)[0])
+    computed = [f.__name__ for f in calls if f not in (np.reshape, np.matmul)]
+    assert computed == ["<lambda>"] * 2  # += 1
+
+
+# What it computes
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5}, {"accumulate": 3}], ids=["plain", "clip", "accumulate"])
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_captured_equals_eager_bit_for_bit(fakegpu, where, options):
+    """100 steps with dropout, another learning rate half-way, a smaller batch now and then."""
+    runs = []
+    for capture in (True, False):
+        gpu = fakegpu()
+        step = make(gpu, capture=capture, **options)
+        values = []
+        for i, (x, y) in enumerate(batches(100)):
+            x, y = (x[:5], y[:5]) if i % 10 == 9 else (x, y)
+            if i == 50:
+                step.optimizer.learning_rate = 1e-3
+            values.append(step(gpu.asarray(x), gpu.asarray(y)) if where == "device" else step(x, y))
+        assert gpu.cupy.counts.graphs == (100 - 2 * WARM if capture else 0)
+        runs.append((np.array([float(v) for v in values]), step.model.get_weights(), step.optimizer.state))
+    (a, weights_a, state_a), (b, weights_b, state_b) = runs
+    assert a.tobytes() == b.tobytes()
+    assert all(weights_a[name].tobytes() == w.tobytes() for name, w in weights_b.items())
+    assert all(state_a[name].get().tobytes() == s.get().tobytes() for name, s in state_b.items())
+    assert a[-10:].mean() < 0.7 * a[:10].mean()
+
+
+def test_losses_are_fresh_arrays(gpu):
+    step = warm(gpu)
+    first = step(*batches(1)[0])
+    value = float(first)
+    second = step(*batches(2)[1])
+    assert float(first) == value != float(second)
+
+
+def test_inputs_are_not_modified_and_may_be_reused(gpu):
+    """The caller's memory is copied before the call returns."""
+    step, other = warm(gpu), warm(gpu)
+    for x, y in batches(4):
+        kept = x.copy()
+        mine, yours = step(x, y), other(kept, y)
+        assert np.array_equal(x, kept)
+        x[:] = np.nan
+        assert float(mine) == float(yours)
+
+
+def test_the_number_of_the_step_may_be_set(gpu):
+    """Dropout's masks are those of the number."""
+    step = warm(gpu)
+    step.optimizer.learning_rate = 0.0
+    x, y = batches(1)[0]
+    values = []
+    for step.steps in (1000, 1001, 1000):
+        values.append(float(step(x, y)))
+    assert values[0] == values[2] != values[1]
+    assert step.steps == 1001
+
+
+def test_another_seed_is_another_recording(gpu):
+    step = warm(gpu)
+    step.optimizer.learning_rate = 0.0
+    x, y = batches(1)[0]
+    values = []
+    for step.seed in (7, 8, 7):
+        step.steps = 5
+        values.append(float(step(x, y)))
+    assert values[0] == values[2] != values[1]
+
+
+# Recordings
+
+
+def graphs_of(gpu, step, x, y):
+    """Launches of graphs in one step."""
+    before = gpu.cupy.counts.graphs
+    step(x, y)
+    return gpu.cupy.counts.graphs - before
+
+
+def test_the_third_step_of_a_shape_is_recorded(gpu):
+    step = make(gpu)
+    x, y = batches(1)[0]
+    assert [graphs_of(gpu, step, x, y) for _ in range(4)] == [0, 0, 1, 1]
+    assert [graphs_of(gpu, step, x[:4], y[:4]) for _ in range(4)] == [0, 0, 1, 1]
+    assert graphs_of(gpu, step, x, y) == 1
+
+
+def test_frozen_parameters_begin_anew(gpu):
+    step = warm(gpu)
+    weights = step.model.get_weights()
+    step.model.freeze("0.*")
+    x, y = batches(1)[0]
+    assert [graphs_of(gpu, step, x, y) for _ in range(4)] == [0, 0, 1, 1]
+    after = step.model.get_weights()
+    assert all(np.array_equal(weights[n], after[n]) == n.startswith("0.") for n in weights)
+
+
+def test_set_weights_reaches_the_graph(gpu):
+    step = warm(gpu)
+    step.optimizer.learning_rate = 0.0
+    weights = step.model.get_weights()
+    x, y = batches(1)[0]
+    step.steps = 3
+    value = float(step(x, y))
+    step.model.set_weights({n: w * 2 for n, w in weights.items()})
+    step.steps = 3
+    assert float(step(x, y)) != value
+    step.model.set_weights(weights)
+    step.steps = 3
+    assert float(step(x, y)) == value
+
+
+def test_too_many_shapes(gpu):
+    step = make(gpu)
+    x, y = batches(1)[0]
+    for n in (8, 7, 6, 5):
+        for _ in range(WARM + 1):
+            step(x[:n], y[:n])
+    for _ in range(WARM):
+        step(x[:4], y[:4])
+    with pytest.warns(UserWarning, match=r"not captured as one graph.*: inputs of more than 4 shapes or types came"):
+        assert graphs_of(gpu, step, x[:4], y[:4]) == 0
+    for _ in range(WARM + 1):
+        assert graphs_of(gpu, step, x[:3], y[:3]) == 0  # filterwarnings = error: said once
+    assert graphs_of(gpu, step, x, y) == 1
+
+
+def test_not_on_a_cpu(cpu):
+    assert cpu.recorder() is None
+
+
+# Layers that cannot be captured
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class Outspoken(layers.ReLU):
+    capturable: ClassVar[bool] = False
+
+
+class Synchronising(layers.ReLU):
+    def forward(self, x, ctx):
+        float(ctx.backend.xp.sum(x))
+        return super().forward(x, ctx)
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class Waiting(Pointwise):
+    """Its operands are read on the host."""
+
+    def operands(self, ctx):
+        float(ctx.random_key()[2])
+        return ()
+
+    def formula(self, xp, x):
+        return 1.0 * x
+
+    def derivative(self, xp, dy, x, y):
+        return 1.0 * dy
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class HostNumber(Waiting):
+    """Its operand is the step's number, which a recording would repeat."""
+
+    def operands(self, ctx):
+        return ctx.scalar(0), ctx.scalar(0), ctx.scalar(ctx.step)
+
+    def formula(self, xp, x, *key):
+        return xp.where(random_bits(x, *key) > 2**31, x, 0.0)
+
+    def derivative(self, xp, dy, x, y, *key):
+        return self.formula(xp, dy, *key)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (Outspoken, r"Outspoken '3' says that it cannot be captured\."),
+        (Waiting, r"CUDARuntimeError: cudaErrorStreamCaptureUnsupported: a copy to the host while the stream"),
+        (HostNumber, r"RecordingError: a layer reads ctx\.step, which would be the same number in each step\."),
+    ],
+)
+def test_such_steps_run_kernel_by_kernel(fakegpu, layer, reason):
+    values = []
+    for capture in (True, False):
+        step = make(fakegpu(), layer(), capture=capture)
+        got = [float(step(x, y)) for x, y in batches(WARM)]
+        x, y = batches(WARM + 1)[-1]
+        if capture:
+            with pytest.warns(UserWarning, match=f"not captured as one graph, .* changes nothing: {reason}"):
+                got.append(float(step(x, y)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # said once
+            got += [float(step(x, y)) for x, y in batches(6)[WARM + capture :]]
+        assert step.backend.cupy.counts.graphs == 0
+        values.append(got)
+    assert values[0] == values[1]
+
+
+def test_the_step_number_is_not_at_hand_while_recording(gpu):
+    ctx = network(gpu).context(training=True, step=None, counter=gpu.scalar(3, "int64"))
+    with pytest.raises(RecordingError, match=r"reads ctx\.step"):
+        ctx.step  # noqa: B018
+    assert float(ctx.random_key()[2]) == 3
+    assert ctx.inner().random_key()[2] is ctx.random_key()[2]
+
+
+# Streams and memory
+
+
+def test_inputs_are_copied_while_the_graph_before_runs(gpu):
+    """On a stream of their own, as soon as the graph that read the same memory is done: the last but one."""
+    step = warm(gpu)
+    gpu.cupy.order.clear()
+    for x, y in batches(4):
+        step(x, y)
+    order = gpu.cupy.order
+    copies = {ptr for what, ptr, _ in order if what == "copy"}
+    (copy_stream,) = copies
+    assert copy_stream != 0
+    done = {}  # event -> the graph it follows
+    read = []  # graph launches, each with the arrays it read
+    for i, (what, ptr, thing) in enumerate(order):
+        if what == "graph":
+            assert ptr == 0
+            arrived = order[i - 1]
+            assert arrived[:2] == ("wait", 0)  # for its inputs
+            assert ("record", copy_stream, arrived[2]) in order[:i]
+            read.append(thing)
+            assert order[i + 1][:2] == ("record", 0)
+            done[order[i + 1][2]] = thing
+    assert read[0] is read[2] is not read[1] is read[3]
+    waits = [thing for what, ptr, thing in order if (what, ptr) == ("wait", copy_stream)]
+    assert [done[event] for event in waits] == read  # before new inputs come, the graph that reads them is done
+
+
+def test_pinned_memory_is_kept_until_it_has_been_read(gpu):
+    step = warm(gpu)
+    recorder = step._recordings.recorder
+    gpu.cupy.late = True
+    kept = len(recorder.in_flight)
+    for x, y in batches(3):
+        step(x, y)
+    assert len(recorder.in_flight) >= kept + 4
+    memory = [m.obj.ctypes.data for _, m in recorder.in_flight]
+    assert len(set(memory)) == len(memory)
+    gpu.cupy.late = False
+    step(*batches(1)[0])
+    assert len(recorder.in_flight) == 2
+
+
+def test_nothing_is_left_behind(gpu):
+    """No memory grows with the number of steps."""
+    step = warm(gpu)
+    step(*batches(1)[0])
+    plans = [len(f._plans) for f in step.model.store._fused.values()]
+    pinned = len(step._recordings.recorder.in_flight)
+    for x, y in batches(20):
+        step(x, y)
+    assert [len(f._plans) for f in step.model.store._fused.values()] == plans
+    assert len(step._recordings.recorder.in_flight) == pinned
+    assert len(step._constants) == 3  # the seed, two draws
+
+
+def test_a_second_gpu(fakegpu):
+    step = warm(fakegpu(1, gpus=2))
+    assert step.backend.index == 1
+    value = step(*batches(1)[0])
+    assert value.device.id == 1
+    assert step.backend.cupy.counts.graphs == 1
+    assert step.backend.cupy.cuda.runtime.getDevice() == 0

@@ -36,7 +36,7 @@ class Recorder(Protocol):
     """Records work of a device, to be launched as a whole."""
 
     def record(self, work: Callable[..., Array], inputs: Sequence[Array]) -> Callable[..., Array]:
-        """``work(*inputs)`` with one result, recorded but not run. It must have run before, with inputs like these.
+        """``work(*inputs)`` with one result, recorded but not run. It must have run before on ``placed`` inputs.
 
         -> a function of such inputs, all on the device or all on the host: it copies them to where the work reads them,
         launches the work, and returns its result as a fresh array, without waiting. All else that the work reads and
@@ -44,6 +44,9 @@ class Recorder(Protocol):
 
         Raises what the work raises, and what the device says if it cannot record it.
         """
+
+    def placed(self, inputs: Sequence[Any]) -> list[Array]:
+        """Inputs of the host or the device, on the device and laid out as those of recorded work."""
 
 
 class Backend(Protocol):

@@ -29,13 +29,13 @@ class ReadOnlyNumpy(NumpyBackend):
         return array
 
 
-def open_fakegpu(index: int = 0, gpus: int = 1) -> Backend:
+def open_fakegpu(index: int = 0, gpus: int = 1, *, tf32: bool = False) -> Backend:
     import cuda_on_cpu
     import fakegpu
 
     if reason := cuda_on_cpu.missing():
         raise DeviceError(f"CUDA sources cannot be run on this CPU: {reason}")
-    return fakegpu.open_fakegpu(index, gpus)
+    return fakegpu.open_fakegpu(index, gpus, tf32=tf32)
 
 
 def open_numba() -> Backend:

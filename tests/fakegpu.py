@@ -15,6 +15,7 @@ from typing import Any
 import array_api_strict
 import numpy as np
 from cuda_on_cpu import guarded
+from fake_cublas_lt import FakeCublasLt
 from fakegpu_array import FakeArray
 from fakegpu_cuda import CUDARuntimeError, FakeDevice, FakeRawModule, FakeStream, cuda_of
 
@@ -78,6 +79,7 @@ class FakeCupy:
         self.stream = FakeStream(self, null=True)
         self.allocator: Any = None
         self.pinned: list[tuple[int, int]] = []
+        self.kept: list[FakeArray] = []
         self.ndarray = type("FakeArray", (FakeArray,), {"_cupy": self, "__module__": "fakegpu"})
         self.cuda = cuda_of(self)
 
@@ -140,7 +142,10 @@ class FakeCupy:
         """An array in new memory of the device."""
         if self.recorded is not None and self.allocator is None:
             raise AssertionError("memory of the common pool in a graph: others will use it between launches")
-        return self.ndarray(data, device or FakeDevice(self))
+        result = self.ndarray(data, device or FakeDevice(self))
+        if self.recorded is not None:
+            self.kept.append(result)  # as the pool does: graphs and libraries go by addresses
+        return result
 
     def upload(self, result: FakeArray, data: np.ndarray) -> FakeArray:
         """A number is filled in, an array copied."""
@@ -290,7 +295,8 @@ def aligned(shape: Any, dtype: Any) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def open_fakegpu(index: int = 0, gpus: int = 1) -> CupyBackend:
+def open_fakegpu(index: int = 0, gpus: int = 1, *, tf32: bool = False) -> CupyBackend:
     """The real CupyBackend on a fake GPU; its counters are at ``backend.cupy``."""
     cupy = FakeCupy(gpus)
-    return CupyBackend(cupy, cupy, index)
+    library = FakeCublasLt(cupy.submit, lambda: cupy.recorded is not None)
+    return CupyBackend(cupy, cupy, library, index, tf32=tf32)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Array
+from gpunet_backends.cuda_plan import is_ready
 
 
 class Recorder:
@@ -30,6 +31,11 @@ class Recorder:
         Raises whatever the work raises, or what CUDA says of it: copies from and to the host, and waiting, are refused.
         """
         return Recording(self, work, inputs)
+
+    def placed(self, inputs: Sequence[Any]) -> list[Array]:
+        """Inputs on the GPU, aligned and contiguous as those of a graph: what runs on them prepares for recording."""
+        arrays = [x if isinstance(x, self.cupy.ndarray) else self.cupy.asarray(x) for x in inputs]
+        return [x if is_ready(x) else x.copy() for x in arrays]
 
     def upload(self, targets: Sequence[Array], sources: Sequence[Any], free: Any) -> Any:
         """Copy host arrays once the event ``free`` has happened, without waiting here; -> the event of their arrival.

@@ -10,6 +10,7 @@ from gpunet.backend import Array, Shape
 from gpunet.errors import ArrayError, DeviceError
 from gpunet.formula import Formula
 from gpunet_backends.array_api import ArrayAPIBackend, Fused
+from gpunet_backends.cublas_lt import LtMatmul, load
 from gpunet_backends.cuda_ import CudaFused
 from gpunet_backends.cuda_graph import Recorder
 from gpunet_backends.cuda_kernels import Kernels
@@ -26,16 +27,19 @@ class CupyBackend(ArrayAPIBackend):
 
     cupy   the module, or one that behaves like it
     xp     its array-API namespace
+    lt     the library cuBLASLt
     index  number of the GPU
+    tf32   products of float32 matrices in the tensor cores' 19-bit format, with float32 sums
     """
 
-    def __init__(self, cupy: Any, xp: Any, index: int = 0):
-        self.cupy, self.index, self._gpu = cupy, index, cupy.cuda.Device(index)
+    def __init__(self, cupy: Any, xp: Any, lt: Any, index: int = 0, *, tf32: bool = False):
+        self.cupy, self.index, self.tf32, self._gpu = cupy, index, tf32, cupy.cuda.Device(index)
         with self._gpu:
             super().__init__(xp, None, "cupy")
+            self._products = LtMatmul(cupy, lt, tf32=tf32)
         self.device, self.kernels = self._gpu, Kernels(cupy)
         name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
-        self.detail = f"cuda:{index} {name}, CuPy {cupy.__version__}"
+        self.detail = f"cuda:{index} {name}, CuPy {cupy.__version__}" + ", TF32" * tf32
 
     def scope(self) -> AbstractContextManager[Any]:
         """Launches go to this GPU; there are no floating-point warnings on it."""
@@ -107,24 +111,16 @@ class CupyBackend(ArrayAPIBackend):
         a = a.swapaxes(-1, -2) if transpose_a else a
         b = b.swapaxes(-1, -2) if transpose_b else b
         with self._gpu:
-            if out is None or accumulate:
-                product = self.cupy.matmul(a, b)
-                if out is None:
-                    return product
-                out += product
-            else:
-                self.cupy.matmul(a, b, out=out)
-        return out
+            return self._products.matmul(a, b, out, accumulate)
 
 
 def open_cuda(device: str | None) -> CupyBackend:
-    """The "cuda[:N]" device. Usable means that a small matrix product ran and gave the right numbers.
+    """The "cuda[:N][:tf32]" device. Usable means that a small matrix product ran and gave the right numbers.
 
     Raises
         DeviceError: with reason and remedy in one line.
     """
-    if device is not None and not device.isdecimal():
-        raise DeviceError(f'\'{device}\' is not the number of a GPU. Use "cuda" or "cuda:0".')
+    number, tf32 = parse(device)
     try:
         import cupy
         import array_api_compat.cupy as xp  # isort: skip
@@ -134,19 +130,31 @@ def open_cuda(device: str | None) -> CupyBackend:
         raise DeviceError(
             f'CuPy cannot be imported: {first_line(error)}. Reinstall it: {INSTALL}, or use device="cpu".'
         ) from error
-    count, index = count_gpus(cupy), int(device or 0)
+    count, index = count_gpus(cupy), number
     if index >= count:
         raise DeviceError(
             f'there is no GPU {index}: GPUs are numbered from 0, and the driver shows {count}. Use "cuda".'
         )
     try:
-        backend = CupyBackend(cupy, xp, index)
+        backend = CupyBackend(cupy, xp, load(), index, tf32=tf32)
         numbers = smoke(backend)
+    except DeviceError:
+        raise
     except Exception as error:  # CuPy reports missing libraries by many types
         raise DeviceError(explain(error)) from error
     if numbers != [[12.0, 12.0], [26.0, 28.0]]:
         raise DeviceError(f'a small computation on cuda:{index} gave wrong numbers, {numbers}. Use device="cpu".')
     return backend
+
+
+def parse(device: str | None) -> tuple[int, bool]:
+    """ "1:tf32" -> (1, True); the number of the GPU is 0 if it is missing."""
+    parts = (device or "0").split(":")
+    tf32 = parts[-1] == "tf32"
+    number = ":".join(parts[: len(parts) - tf32]) or "0"
+    if not (number.isascii() and number.isdecimal()):
+        raise DeviceError(f'\'{device}\' is not the number of a GPU. Use "cuda", "cuda:0", or "cuda:0:tf32".')
+    return int(number), tf32
 
 
 def count_gpus(cupy: Any) -> int:
@@ -180,13 +188,16 @@ def explain_start(runtime: Any, error: Exception) -> str:
 
 
 def smoke(backend: CupyBackend) -> Any:
-    """A product and a sum, as host numbers: [[12, 12], [26, 28]]. Synchronises.
+    """A product, then a formula of it, as host numbers: [[12, 12], [26, 28]]. Synchronises.
 
-    The product needs cuBLAS, which CuPy does without for one row and one column; the sum needs NVRTC.
+    The product needs cuBLASLt, the formula NVRTC.
     """
-    a, b = backend.asarray([[1, 2], [3, 4]], "float32"), backend.asarray([[2, 4], [5, 4]], "float32")
-    out = backend.gemm(a, b, out=backend.zeros((2, 2), "float32"), accumulate=True)
-    return backend.to_numpy(out).tolist()
+    a, b = backend.asarray([[1, 2], [3, 4]], "float32"), backend.asarray([[1, 2], [2.5, 2]], "float32")
+    return backend.to_numpy(backend.fuse(_twice)(backend.gemm(a, b))).tolist()
+
+
+def _twice(xp: Any, x: Array) -> Array:
+    return x + x
 
 
 def explain(error: Exception) -> str:

@@ -110,7 +110,8 @@ class TrainStep:
         if recording is not None:
             value = recording(x, y)
         else:
-            value = self._counting(self.backend.asarray(x), self.backend.asarray(y), self.steps)
+            x, y = recordings.recorder.placed((x, y))
+            value = self._counting(x, y, self.steps)
         self._counted = self.steps + 1
         return value
 

@@ -121,7 +121,8 @@ def test_gemm(gpu, shapes, transpose_a, transpose_b, into):
     out = None if into == "fresh" else gpu.asarray(start)
     gpu.cupy.reset()
     y = gpu.gemm(ga, gb, transpose_a=transpose_a, transpose_b=transpose_b, out=out, accumulate=into == "accumulate")
-    assert gpu.cupy.counts == Counts(launches=0 if product.size == 0 else 2 if into == "accumulate" else 1)
+    nothing = product.size == 0 or (into == "accumulate" and a.shape[-1] == 0)
+    assert gpu.cupy.counts == Counts(launches=0 if nothing else 1)
     assert out is None or y is out
     expected = product + start if into == "accumulate" else product
     np.testing.assert_allclose(gpu.to_numpy(y), expected, rtol=1e-12, atol=1e-12)

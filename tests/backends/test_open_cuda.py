@@ -3,19 +3,23 @@
 import sys
 
 import pytest
+from fake_cublas_lt import FakeCublasLt
 from fakegpu import CUDARuntimeError, FakeCupy
 
 import gpunet as gn
 from gpunet.errors import DeviceError
+from gpunet_backends import cupy_
+from gpunet_backends.cublas_lt import LtMatmul
 from gpunet_backends.cupy_ import open_cuda
 
 
 @pytest.fixture
-def cupy(monkeypatch) -> FakeCupy:
+def cupy(monkeypatch, fakegpu) -> FakeCupy:
     """``import cupy`` finds a fake."""
     fake = FakeCupy(gpus=2)
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setitem(sys.modules, "array_api_compat.cupy", fake)
+    monkeypatch.setattr(cupy_, "load", lambda: FakeCublasLt(fake.submit, lambda: False))
     return fake
 
 
@@ -29,7 +33,6 @@ def failing(error: Exception):
 INSUFFICIENT = "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
 NO_DEVICE = "cudaErrorNoDevice: no CUDA-capable device is detected"
 NVRTC = 'Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file: libnvrtc.so.13 or libnvrtc.so.12\n'
-CUBLAS = 'Failure finding "libcublasLt.so.13 or libcublasLt.so.12": No such file: libcublasLt.so.13\n'
 IMPORT_ERROR = """
 ================================================================
 Failed to import CuPy.
@@ -110,47 +113,42 @@ def test_cuda_does_not_start(cupy):
     assert reason().startswith("CUDA does not start: cudaErrorSystemNotReady: not yet initialized. Check nvidia-smi")
 
 
-@pytest.mark.parametrize(
-    ("member", "error", "library"),
-    [
-        ("full", RuntimeError(NVRTC), "nvrtc"),
-        ("matmul", ImportError(CUBLAS), "cublasLt"),
-        ("matmul", RuntimeError("CuPy failed to load cublas64_13.dll: FileNotFoundError: Could not find it"), "cublas"),
-    ],
-)
-def test_missing_libraries(cupy, member, error, library):
-    setattr(cupy, member, failing(error))
+def test_missing_nvrtc(cupy, monkeypatch):
+    monkeypatch.setattr(cupy, "RawModule", failing(RuntimeError(NVRTC)))
     assert reason() == (
-        f'the CUDA library {library} is missing. Run: pip install "gpunet[cuda13]" (driver 580 or newer) or '
+        'the CUDA library nvrtc is missing. Run: pip install "gpunet[cuda13]" (driver 580 or newer) or '
         '"gpunet[cuda12]", or use device="cpu".'
     )
 
 
-def test_other_failures(cupy):
-    cupy.matmul = failing(MemoryError("Out of memory allocating 512 bytes.\nmore"))
+def test_missing_cublas(cupy, monkeypatch):
+    monkeypatch.setattr(cupy_, "load", failing(DeviceError("the CUDA library cublasLt is missing. Run: pip.")))
+    assert reason() == "the CUDA library cublasLt is missing. Run: pip."
+
+
+def test_other_failures(cupy, monkeypatch):
+    monkeypatch.setattr(LtMatmul, "matmul", failing(MemoryError("Out of memory allocating 512 bytes.\nmore")))
     assert reason().startswith(
         "a small computation failed with MemoryError: Out of memory allocating 512 bytes. Check nvidia-smi"
     )
 
 
-def test_wrong_numbers(cupy):
-    cupy.matmul = lambda a, b, out=None: cupy.zeros((2, 2), "float32")
+def test_wrong_numbers(cupy, monkeypatch):
+    monkeypatch.setattr(LtMatmul, "matmul", lambda *args: cupy.zeros((2, 2), "float32"))
     assert reason() == ('a small computation on cuda:0 gave wrong numbers, [[0.0, 0.0], [0.0, 0.0]]. Use device="cpu".')
+
+
+def test_tf32(cupy):
+    assert open_cuda("tf32").detail == "cuda:0 Fake GPU, CuPy 14.2.0, TF32"
+    second = open_cuda("1:tf32")
+    assert (second.index, second.tf32) == (1, True)
+    assert not open_cuda("1").tf32
 
 
 def test_index_out_of_range(cupy):
     assert reason("2") == 'there is no GPU 2: GPUs are numbered from 0, and the driver shows 2. Use "cuda".'
 
 
-@pytest.mark.parametrize("name", ["x", "-1", "1.5", "²"])
+@pytest.mark.parametrize("name", ["x", "-1", "1.5", "²", "1:tf16", "tf32:1", ":"])
 def test_not_a_number(name):
-    assert reason(name) == f'\'{name}\' is not the number of a GPU. Use "cuda" or "cuda:0".'
-
-
-def test_the_smoke_test_calls_cublas(cupy, monkeypatch):
-    """CuPy computes 1x1 results without cuBLAS, so those prove nothing."""
-    shapes = []
-    matmul = cupy.matmul
-    cupy.matmul = lambda a, b, out=None: shapes.append((a.shape, b.shape)) or matmul(a, b, out=out)
-    open_cuda(None)
-    assert shapes == [((2, 2), (2, 2))]
+    assert reason(name) == f'\'{name}\' is not the number of a GPU. Use "cuda", "cuda:0", or "cuda:0:tf32".'

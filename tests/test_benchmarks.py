@@ -1,6 +1,10 @@
 """The benchmarks still run, and their peers compute the same. Nothing is timed."""
 
 import importlib
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,3 +182,51 @@ def test_the_contenders_of_the_choices_compute_the_same(monkeypatch):
     halves(0)
     losses = [float(contender.step(1)) for contender in choices.steps(32).values()]
     assert losses == [losses[0]] * 3  # the number of threads changes nothing
+
+
+# On a GPU. Here the script only runs on a CPU, where most contenders do not exist
+
+
+def test_the_script_for_gpus_runs_on_a_cpu(tmp_path):
+    require("torch")
+    path = tmp_path / "cuda.json"
+    command = [sys.executable, str(FOLDER / "run_cuda.py"), "--device", "cpu", "--quick", "--json", str(path)]
+    env = os.environ | {"GPUNET_JIT": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(path.read_text())
+    assert {"commit", "date", "gpu", "libraries", "versions", "options", "ceilings", "ceilings_after"} <= set(result)
+    assert [row["name"] for row in result["rows"] if "failed" in row] == []
+    kernels = [row for row in result["rows"] if row["kind"] == "kernel"]
+    steps = {(row["name"], row["precision"]): row for row in result["rows"] if row["kind"] == "step"}
+    assert len(kernels) == 8
+    assert {name for name, _ in steps} == {"mlp", "wide", "large", "regularised", "host"}
+    for row in [*kernels, *(row for (_, precision), row in steps.items() if precision == "float32")]:
+        assert set(row["microseconds"]) == {"gpunet", "torch"}
+        assert row["ratio"]["torch"]["min"] > 0
+    for (name, precision), row in steps.items():
+        assert {"compile", "graph"} <= set(row["not_available"])
+        assert ("compiled-graph" in row["not_available"]) == (name == "regularised")
+        assert ("pinned-graph" in row["not_available"]) == (name == "host")
+        assert ("torch" in row["not_available"]) == (precision == "tf32")
+        assert ("gpunet" in row["not_available"]) != ("gpunet" in row.get("microseconds", {}))
+        assert ("percent_of_floor" in row) == (precision != "tf32" and name != "regularised")
+
+
+def test_the_script_for_gpus_says_in_a_line_why_it_cannot(monkeypatch):
+    require("torch")
+    from gpunet.errors import DeviceError
+
+    def refuse(name):
+        raise DeviceError("device 'cuda' is not usable: no NVIDIA driver found.")
+
+    script = load("run_cuda")
+    monkeypatch.setattr(script.gn, "device", refuse)
+    with pytest.raises(SystemExit) as caught:
+        script.main([])
+    assert caught.value.code == "no benchmark on a GPU: device 'cuda' is not usable: no NVIDIA driver found."
+
+
+def test_no_script_shadows_a_package():
+    """CuPy imports ``cuda.pathfinder``: a ``cuda.py`` beside a script that runs would hide it."""
+    assert not {path.stem for path in FOLDER.iterdir()} & {"cuda", "cupy", "torch", "numpy", "jax", "nvmath"}

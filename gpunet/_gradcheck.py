@@ -65,7 +65,7 @@ def _layer_case(layer: Layer, shape: Shape, backend: Backend, seed: int) -> tupl
     model = copy.deepcopy(layer) if isinstance(layer, Sequential) else Sequential(copy.deepcopy(layer))
     model.build(tuple(shape[1:]), device=backend, seed=seed, dtype="float64")
     for p in model.store.parameters:  # away from zeros and ones, where a wrong factor would not show
-        p.value[...] = backend.asarray(0.5 + host().uniform(seed, f"gradcheck {p.name}", p.shape))
+        p.master[...] = backend.asarray(0.5 + host().uniform(seed, f"gradcheck {p.name}", p.shape))
     x = _writable(backend, host().normal(seed, "gradcheck x", tuple(shape)))
     weighting: Any = None
 
@@ -79,7 +79,7 @@ def _layer_case(layer: Layer, shape: Shape, backend: Backend, seed: int) -> tupl
         value = float(backend.xp.sum(y * weighting))
         return value, {"x": host().xp.array(backend.to_numpy(dx))} | model.get_gradients()
 
-    return run, {"x": x} | {p.name: p.value for p in model.store.parameters}
+    return run, {"x": x} | {p.name: p.master for p in model.store.parameters}
 
 
 def _loss_case(loss: Loss, shape: Shape, target: Any, backend: Backend, seed: int) -> tuple[Run, dict[str, Any]]:

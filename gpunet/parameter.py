@@ -17,6 +17,11 @@ Initializer: TypeAlias = Callable[[int, str, Shape], Any]
 ALIGNMENT = 256
 """Bytes that every view starts at a multiple of."""
 BYTES = {"float32": 4, "float64": 8}
+MIXED = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
+"""What layers compute with and keep, while parameters, gradients and the update are float32.
+
+Micikevicius et al.: Mixed Precision Training (2018).
+"""
 
 
 class Parameter:
@@ -24,11 +29,14 @@ class Parameter:
 
     name        path in the model, such as "0.weight"
     trainable   frozen parameters get no gradient and are not updated
-    value, grad views; they change identity only when the store is laid out anew
+    value       what layers compute with
+    master      what is trained; the same array as ``value``, but in mixed precision
+    grad        all three are views, which change identity only when the store is laid out anew
     written     whether this step wrote a gradient already
     """
 
     value: Array
+    master: Array
     grad: Array
 
     def __init__(self, name: str, shape: Shape, init: Initializer):
@@ -62,11 +70,12 @@ class ParameterStore:
     """[trainable | frozen] in one flat buffer of values and one of gradients.
 
     A step, a norm, a clip and a checkpoint are each one pass over a span of the buffers. Views are aligned to 256 bytes
-    and the padding between them is zero in both, which leaves sums over the buffers as they are.
+    and the padding between them is zero in both, which leaves sums over the buffers as they are. In mixed precision a
+    third buffer, ``rounded``, holds the values as layers compute with them.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], backend: Backend, dtype: str):
-        self.backend, self.dtype = backend, dtype
+    def __init__(self, parameters: Sequence[Parameter], backend: Backend, dtype: str, compute: str | None = None):
+        self.backend, self.dtype, self.compute = backend, dtype, compute or dtype
         self.parameters = list(dict.fromkeys(parameters))  # shared ones are laid out once
         for p in self.parameters:
             if p.store is not None:
@@ -76,7 +85,7 @@ class ParameterStore:
                 )
         self.version = 0
         self._fused: dict[Any, Fused] = {}
-        self.values = self.grads = backend.zeros((0,), dtype)
+        self.values = self.grads = self.rounded = backend.zeros((0,), dtype)
         self.offsets: dict[str, int] = {}
         self.trainable_end = 0
         self._lay_out()
@@ -92,11 +101,15 @@ class ParameterStore:
             self.trainable_end = offset if p.trainable else self.trainable_end
         self.values = self.backend.zeros((offset,), self.dtype)
         self.grads = self.backend.zeros((offset,), self.dtype)
+        mixed = self.compute != self.dtype
+        self.rounded = self.backend.zeros((offset,), self.compute) if mixed else self.values
         for p in order:
-            value = self.view(self.values, p)
+            master = self.view(self.values, p)
             if p.store is not None:
-                value[...] = p.value
-            p.store, p.value, p.grad, p.written = self, value, self.view(self.grads, p), False
+                master[...] = p.master
+            p.store, p.master, p.grad, p.written = self, master, self.view(self.grads, p), False
+            p.value = self.view(self.rounded, p) if mixed else master
+        self.refresh()
         self.trainable = [p for p in self.parameters if p.trainable]
         self.version += 1
 
@@ -105,10 +118,16 @@ class ParameterStore:
         start = self.offsets[p.name]
         return self.backend.xp.reshape(buffer[start : start + p.size], p.shape)
 
+    def refresh(self) -> None:
+        """Round the values anew for the layers, after whatever changed them."""
+        if self.compute != self.dtype:
+            self.rounded[...] = self.backend.asarray(self.values, self.compute)
+
     def initialize(self, seed: int) -> None:
         """Draw the initial values, each keyed by (seed, path, shape)."""
         for p in self.parameters:
-            p.value[...] = self.backend.asarray(p.init(seed, p.name, p.shape), self.dtype)
+            p.master[...] = self.backend.asarray(p.init(seed, p.name, p.shape), self.dtype)
+        self.refresh()
 
     def freeze(self, pattern: str, frozen: bool = True) -> None:
         """Freeze or thaw the parameters whose names match a pattern such as "0.*"."""

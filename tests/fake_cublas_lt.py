@@ -222,7 +222,8 @@ def matrices(pointer: int, layout: dict[str, int]) -> np.ndarray:
 def check(problem: Problem) -> None:
     """What the library says INVALID_VALUE or NOT_SUPPORTED to."""
     operation, (a, b, c, d), wish = problem.operation, problem.layouts, problem.preference
-    types = {layout["TYPE"] for layout in problem.layouts}
+    types, results = {a["TYPE"], b["TYPE"]}, {c["TYPE"], d["TYPE"]}
+    widened = types in ({R_16F}, {R_16BF}) and results == {R_32F}
     compute, scale = operation["COMPUTE_TYPE"], operation["SCALE_TYPE"]
     fits = (
         {(COMPUTE_64F, R_64F)}
@@ -231,7 +232,7 @@ def check(problem: Problem) -> None:
         if types == {R_32F}
         else {(COMPUTE_32F, R_32F)}
     )
-    if len(types) != 1 or (compute, scale) not in fits:
+    if len(types) != 1 or not (results == types or widened) or (compute, scale) not in fits:
         fail("MatmulAlgoGetHeuristic", "NOT_SUPPORTED")
     shape = [(x["COLS"], x["ROWS"]) if t else (x["ROWS"], x["COLS"]) for x, t in zip(
         (a, b), (operation["TRANSA"], operation["TRANSB"]), strict=True)]  # fmt: skip

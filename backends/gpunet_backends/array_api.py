@@ -10,9 +10,9 @@ import numpy as np
 
 from gpunet.backend import Array, Recorder, Shape
 from gpunet.errors import ArrayError, DeviceError, FormulaError
-from gpunet.formula import Formula, Graph, Operand, classify, dtype_kind, dtype_name, name_of, trace
+from gpunet.formula import HALF, Formula, Graph, Operand, classify, dtype_kind, dtype_name, name_of, trace
+from gpunet.formula.shapes import REDUCED
 
-HALF = ("float16", "bfloat16")
 HOST_TYPES = (np.ndarray, np.generic, bool, int, float, list, tuple)
 
 
@@ -34,8 +34,10 @@ class ArrayAPIBackend:
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
         """Host array, number, list or own array -> own array."""
         if self.owns(x):
-            return x if dtype is None else self.xp.astype(x, getattr(self.xp, dtype), copy=False)
-        return self.xp.asarray(self.host_array(x, dtype), device=self.device, copy=True)
+            return x if dtype is None else self.xp.astype(x, self.data_type(dtype), copy=False)
+        narrow = dtype == "bfloat16"  # NumPy arrays of it are not known everywhere
+        array = self.xp.asarray(self.host_array(x, "float32" if narrow else dtype), device=self.device, copy=True)
+        return self.xp.astype(array, self.data_type(dtype)) if dtype and narrow else array
 
     def host_array(self, x: Any, dtype: str | None = None) -> Any:
         """What ``asarray`` accepts besides own arrays, as a NumPy array."""
@@ -48,30 +50,43 @@ class ArrayAPIBackend:
             array = np.asarray(x)
         except ValueError as error:  # rows of different lengths
             raise ArrayError(f"{self.name} cannot make an array of this {type(x).__name__}: {error}") from None
-        if array.dtype.kind not in "biuf":
+        if array.dtype.kind not in "biuf" and array.dtype.name not in HALF:
             raise ArrayError(
                 f"{self.name} takes numbers, but got an array of {array.dtype}. Turn words into integer labels, and "
                 "complex numbers into their parts."
             )
-        return array if dtype is None else array.astype(dtype, copy=False)
+        with np.errstate(all="ignore"):  # too large for a narrow type is infinite
+            return array if dtype is None else array.astype(numpy_type(dtype), copy=False)
 
     def to_numpy(self, x: Array) -> Any:
-        """Own array -> host array."""
+        """Own array -> host array; bfloat16 as float32."""
         from array_api_compat import to_device
 
+        x = self.xp.astype(x, self.xp.float32) if dtype_name(x.dtype) == "bfloat16" else x
         return np.asarray(to_device(x, self.host_device))
 
     def empty(self, shape: Shape, dtype: str) -> Array:
         """Uninitialised array."""
-        return self.xp.empty(shape, dtype=getattr(self.xp, dtype), device=self.device)
+        return self.xp.empty(shape, dtype=self.data_type(dtype), device=self.device)
 
     def zeros(self, shape: Shape, dtype: str) -> Array:
         """Array of zeros."""
-        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=self.device)
+        return self.xp.zeros(shape, dtype=self.data_type(dtype), device=self.device)
+
+    def data_type(self, name: str) -> Any:
+        """The namespace's data type of this name.
+
+        Raises
+            ArrayError: it has none.
+        """
+        found = getattr(self.xp, name, None)
+        if found is None:
+            raise ArrayError(f'{self.name} has no data type {name}. Use dtype="float32".')
+        return found
 
     def scalar(self, value: float, dtype: str) -> Array:
         """0-d operand."""
-        return self.xp.asarray(value, dtype=getattr(self.xp, dtype), device=self.device)
+        return self.xp.asarray(value, dtype=self.data_type(dtype), device=self.device)
 
     def owns(self, x: Any) -> bool:
         """Is x an array of this namespace and device?"""
@@ -105,7 +120,12 @@ class ArrayAPIBackend:
         """Matrix product of the last two axes."""
         a = self.xp.matrix_transpose(a) if transpose_a else a
         b = self.xp.matrix_transpose(b) if transpose_b else b
-        product = self.xp.matmul(a, b)
+        storage = dtype_name(a.dtype)
+        if storage in HALF:
+            product = self.xp.matmul(*(self.xp.astype(x, self.xp.float32) for x in (a, b)))
+            product = self.xp.astype(product, a.dtype if out is None else out.dtype)
+        else:
+            product = self.xp.matmul(a, b)
         if out is None:
             return product
         if accumulate:
@@ -130,8 +150,10 @@ class Fused:
         return self._graphs[kinds]
 
     def float_type(self, operands: Sequence[Array]) -> str:
-        """The one float type of all operands."""
+        """The one float type of all operands; float32 may go along with a half-precision type."""
         types = {dtype_name(o.dtype) for o in operands if dtype_kind(o.dtype) == "float"}
+        if len(types) == 2 and types & set(HALF):
+            types.discard("float32")
         if len(types) != 1:
             came = " and ".join(sorted(types)) or "none"
             raise FormulaError(
@@ -167,9 +189,28 @@ class Fused:
         result = graph(xp, *operands)
         results: tuple[Array, ...] = (result,) if graph.single else result
         if storage in HALF:
-            narrow = getattr(xp, storage)
-            results = tuple(xp.astype(r, narrow) if dtype_kind(r.dtype) == "float" else r for r in results)
+            narrow, nodes = self.backend.data_type(storage), [graph.nodes[o] for o in graph.outputs]
+            results = tuple(
+                xp.astype(r, narrow) if n.dtype == "float" and n.op not in REDUCED else r
+                for r, n in zip(results, nodes, strict=True)
+            )
         return results
+
+
+def numpy_type(name: str) -> np.dtype[Any]:
+    """NumPy's data type of this name; bfloat16 comes with ml_dtypes.
+
+    Raises
+        ArrayError: ml_dtypes is missing.
+    """
+    if name == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise ArrayError("bfloat16 arrays on the host need ml_dtypes. Run: pip install ml-dtypes.") from None
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return found
+    return np.dtype(name)
 
 
 Layout: TypeAlias = tuple[int | None, ...]

@@ -122,12 +122,15 @@ def result_shape(a: Shape, b: Shape) -> Shape:
 class Plan:
     """How the products of one signature run. What is row-major is seen as its transpose, so it is outᵀ = bᵀ aᵀ."""
 
-    def __init__(self, owner: LtMatmul, layouts: list[Layout], batch: int, dtype: Any, add: bool, alignment: int):
+    def __init__(self, owner: LtMatmul, layouts: list[Layout], batch: int, types: Any, add: bool, alignment: int):
+        """types  data types of a and b, and of the result"""
         self._owner, self._made, self._found = owner, list[tuple[str, int]](), Heuristic()
-        (number, compute, scale), (a, b, _) = owner.types[dtype.name], layouts
+        (dtype, result_type), (a, b, _) = types, layouts
+        number, compute, scale = owner.types[dtype.name]
+        numbers = (number, number, owner.types[result_type.name][0])
         flags = {CUBLASLT_MATMUL_DESC_TRANSA: c_int32(b.transposed), CUBLASLT_MATMUL_DESC_TRANSB: c_int32(a.transposed)}
         operation = self._new("MatmulDesc", compute, scale, attributes=flags)
-        left, right, result = (self._matrix(number, x, batch) for x in layouts)
+        left, right, result = (self._matrix(n, x, batch) for n, x in zip(numbers, layouts, strict=True))
         for x in layouts if batch > 1 else ():
             alignment |= x.step * dtype.itemsize
         wish, count, found = self._wish(dtype, alignment & -alignment), c_int(), addressof(self._found)
@@ -240,7 +243,9 @@ class LtMatmul:
         shape, dtype, k = result_shape(a.shape, b.shape), a.dtype, a.shape[-1]
         if out is not None and out.shape != shape:
             raise ShapeError(f"{a.shape} times {b.shape} is {shape}, but out is {out.shape}. Pass out of that shape.")
-        if dtype.name not in TYPES or dtype != b.dtype or (out is not None and dtype != out.dtype):
+        types = (dtype, dtype if out is None else out.dtype)
+        narrow = dtype.itemsize == 2 and types[1] == "float32"  # as gradients of mixed precision are
+        if dtype.name not in TYPES or dtype != b.dtype or not (narrow or types[1] == dtype):
             return partial(self._through_cupy, add)
         if 0 in shape or k == 0:
             return partial(self._nothing, add, shape)
@@ -261,7 +266,7 @@ class LtMatmul:
         if self.current_stream().is_capturing():
             raise RuntimeError(f"{name} cannot begin while the stream is captured. Run the same step once before.")
         try:
-            plan = Plan(self, [left, right, result], count, dtype, add, alignment)
+            plan = Plan(self, [left, right, result], count, types, add, alignment)
         except RuntimeError as error:
             raise RuntimeError(f"cuBLASLt has no algorithm for {name}: {error}. Split it into smaller ones.") from error
         return plan if out is not None else lambda a, b, out: plan(a, b, self.cupy.empty(shape, dtype))
@@ -282,7 +287,7 @@ class LtMatmul:
         a, b = (x.copy() if copy else x for x, copy in zip((a, b), which, strict=False))
         if out is None or not which[2]:
             return self.matmul(a, b, out, add)
-        out[...] = self.matmul(a, b, out.copy() if add else None, add)
+        out[...] = self.matmul(a, b, out.copy() if add else self.cupy.empty(out.shape, out.dtype), add)
         return out
 
     def _nothing(self, add: bool, shape: Shape, a: Array, b: Array, out: Array | None) -> Array:

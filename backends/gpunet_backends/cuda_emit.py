@@ -113,8 +113,7 @@ class _Emitter(Body):
         if not sums:
             return (), []
         names = [f"{letter}{n}" for n, _ in sums for letter in "po"]
-        out = TYPES[self.variant.storage]
-        parameters = [f"const real* __restrict__ p{n}, {out}* __restrict__ o{n}" for n, _ in sums]
+        parameters = [f"const real* __restrict__ p{n}, real* __restrict__ o{n}" for n, _ in sums]
         parameters += [f"const unsigned {number}" for number in numbers]
         is_columns = sums is self.column_sums
         threads, block = (COLUMN_BLOCK, "y") if is_columns else (BLOCK, "x")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Array, Shape
-from gpunet.formula import Graph
-from gpunet.formula.shapes import WIDE
+from gpunet.formula import Graph, Node, arithmetic
+from gpunet.formula.shapes import REDUCED, WIDE
 from gpunet_backends.cuda_emit import BLOCK, COLUMN_BLOCK, CudaSource
 from gpunet_backends.cuda_kernels import Kernels
 from gpunet_backends.cuda_stages import Stage, stages
@@ -52,14 +52,14 @@ class Plan:
         dtype: str,
         kernels: Kernels,
     ):
-        self.graph, self.dtype, self.cupy = graph, dtype, kernels.cupy
+        self.graph, self.dtype, self.real, self.cupy = graph, dtype, arithmetic(dtype), kernels.cupy
         self.full = np.broadcast_shapes(*[a.shape for a in operands])
         self.k = self.full[-1] if self.full else 1
         self.elements = math.prod(self.full)
         self.rows = self.elements // self.k
         self.shapes = {"full": self.full, "row": (*self.full[:-1], 1), "col": self.full[-1:], "scalar": ()}
         outputs = [graph.nodes[o] for o in graph.outputs]
-        self.outputs = [(self.shapes[n.kind], "bool" if n.dtype == "bool" else dtype) for n in outputs]
+        self.outputs = [(self.shapes[n.kind], self.output_type(n)) for n in outputs]
         self.direct = [self.place_directly(n, operands, layout) for n in range(len(outputs))]
         self.into_target = [t is not None and p is None and is_ready(t) for t, p in zip(targets, layout, strict=True)]
         self.strides = {i: s for i, a in enumerate(operands) if (s := self.row_stride(i, a)) is not None}
@@ -73,10 +73,9 @@ class Plan:
         for stage in made:
             self.add(stage, kernels)
 
-    @property
-    def real(self) -> str:
-        """The data type of arithmetic and of partial sums."""
-        return "float64" if self.dtype == "float64" else "float32"
+    def output_type(self, node: Node) -> str:
+        """Data type of an output: sums over rows keep the arithmetic's."""
+        return "bool" if node.dtype == "bool" else self.real if node.op in REDUCED else self.dtype
 
     # ---- which way each array goes
 
@@ -129,7 +128,7 @@ class Plan:
             ("totals", source.totals, BLOCK, math.prod(grid), (math.prod(grid),)),
         ):
             sums = [n for n in names if n[0] == "p" and n != "parts"]
-            done = parts == 1 and self.real == self.dtype  # the only partial sum is the result
+            done = parts == 1  # the only partial sum is the result
             for p in sums:
                 place[p] = place[f"o{p[1:]}"] if done else after + len(self.temporary)
                 self.temporary += [] if done else [(shape, self.real)]

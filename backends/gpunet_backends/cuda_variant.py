@@ -46,8 +46,8 @@ class Variant:
 
     @property
     def storage(self) -> str:
-        """The one float type of operands and outputs."""
-        return next(t for t in self.types if "float" in t)
+        """The float type of outputs: the narrowest of the operands."""
+        return min((t for t in self.types if t in BYTES), key=lambda t: BYTES[t])
 
     @property
     def real(self) -> str:

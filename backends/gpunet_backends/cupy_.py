@@ -8,8 +8,8 @@ from typing import Any
 
 from gpunet.backend import Array, Shape
 from gpunet.errors import ArrayError, DeviceError
-from gpunet.formula import Formula
-from gpunet_backends.array_api import ArrayAPIBackend, Fused
+from gpunet.formula import Formula, dtype_name
+from gpunet_backends.array_api import ArrayAPIBackend, Fused, numpy_type
 from gpunet_backends.cublas_lt import LtMatmul, load
 from gpunet_backends.cuda_ import CudaFused
 from gpunet_backends.cuda_graph import Recorder
@@ -54,7 +54,7 @@ class CupyBackend(ArrayAPIBackend):
         """Host array, number, list or own array -> array on this GPU."""
         with self._gpu:
             if self.owns(x):
-                return x if dtype is None or x.dtype == dtype else x.astype(dtype)
+                return x if dtype is None or dtype_name(x.dtype) == dtype else x.astype(numpy_type(dtype))
             return self.cupy.asarray(self.host_array(x, dtype))
 
     def host_array(self, x: Any, dtype: str | None = None) -> Any:
@@ -72,17 +72,21 @@ class CupyBackend(ArrayAPIBackend):
     def empty(self, shape: Shape, dtype: str) -> Array:
         """Uninitialised array."""
         with self._gpu:
-            return self.cupy.empty(shape, dtype)
+            return self.cupy.empty(shape, numpy_type(dtype))
 
     def zeros(self, shape: Shape, dtype: str) -> Array:
         """Array of zeros."""
         with self._gpu:
-            return self.cupy.zeros(shape, dtype)
+            return self.cupy.zeros(shape, numpy_type(dtype))
+
+    def data_type(self, name: str) -> Any:
+        """CuPy's data types are NumPy's."""
+        return numpy_type(name)
 
     def scalar(self, value: float, dtype: str) -> Array:
         """0-d operand: CuPy fills it by a kernel that gets the number as an argument, so nothing is copied."""
         with self._gpu:
-            return self.cupy.asarray(value, dtype=dtype)
+            return self.cupy.asarray(value, dtype=numpy_type(dtype))
 
     def fuse(self, formula: Formula) -> Fused:
         """A formula that becomes CUDA kernels on its first call."""

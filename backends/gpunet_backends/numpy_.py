@@ -16,7 +16,7 @@ import numpy as np
 from gpunet.backend import Array, Shape
 from gpunet.errors import DeviceError, FormulaError
 from gpunet.formula import Formula, dtype_name
-from gpunet_backends.array_api import ArrayAPIBackend, Fused, Layout, layout_of, refuse_count
+from gpunet_backends.array_api import ArrayAPIBackend, Fused, Layout, layout_of, numpy_type, refuse_count
 from gpunet_backends.host import HostMixin
 from gpunet_backends.numpy_plan import Compiled, Plan, stores_directly
 
@@ -63,10 +63,15 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
 
     def zeros(self, shape: Shape, dtype: str) -> Array:
         """Array of zeros that starts at a multiple of 256 bytes."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+        kind = self.data_type(dtype)
+        size = math.prod(shape) * kind.itemsize
         memory = np.zeros(size + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
-        return memory[start : start + size].view(dtype).reshape(shape)
+        return memory[start : start + size].view(kind).reshape(shape)
+
+    def data_type(self, name: str) -> Any:
+        """NumPy's data type of this name."""
+        return numpy_type(name)
 
     def fuse(self, formula: Formula) -> Fused:
         """A formula that becomes a kernel, or NumPy source, on its first call."""
@@ -87,6 +92,8 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
         accumulate: bool = False,
     ) -> Array:
         """Matrix product of the last two axes, written straight into ``out``."""
+        if a.itemsize == 2:
+            return super().gemm(a, b, transpose_a=transpose_a, transpose_b=transpose_b, out=out, accumulate=accumulate)
         if a.ndim == b.ndim == 2 and not accumulate:
             a = a.T if transpose_a else a
             if transpose_b and not transpose_a and out is None and b.size >= LARGE and a.shape[0] in FEW_ROWS:

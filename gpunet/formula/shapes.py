@@ -50,6 +50,15 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     return tuple(result)
 
 
+HALF = ("float16", "bfloat16")
+"""Data types that values are stored in but not computed with."""
+
+
+def arithmetic(dtype: str) -> str:
+    """The data type that values stored like this are computed in, and sums over rows are returned in."""
+    return "float32" if dtype in HALF else dtype
+
+
 _names: dict[tuple[type, Any], str] = {}
 
 

@@ -13,7 +13,7 @@ from gpunet.errors import ArgumentError, ArrayError, ShapeError
 from gpunet.formula import dtype_name
 from gpunet.layer import Context, Layer, Observer, Saved, batched, require_built
 from gpunet.layers.summary import summary_text
-from gpunet.parameter import BYTES, Parameter, ParameterStore
+from gpunet.parameter import BYTES, MIXED, Parameter, ParameterStore
 
 
 class Sequential(Layer):
@@ -94,22 +94,24 @@ class Sequential(Layer):
         A failing build leaves the model unbuilt.
 
         Raises
-            ArgumentError: the model is built already, or dtype is not "float32" or "float64".
+            ArgumentError: the model is built already, or dtype is none of "float32", "float64", "mixed_bfloat16" and
+                "mixed_float16".
             ShapeError: a layer cannot take the shape it would get.
             DeviceError: the device is unknown or not usable.
         """
         if self.built is not None:
             raise ArgumentError(f"{self.title} is built already, for {batched(self.built[0])}. Make a new one.")
-        if dtype not in BYTES:
-            raise ArgumentError(f"dtype must be one of {', '.join(BYTES)}, but got {dtype!r}.")
+        if dtype not in (*BYTES, *MIXED):
+            raise ArgumentError(f"dtype must be one of {', '.join((*BYTES, *MIXED))}, but got {dtype!r}.")
         if not isinstance(shape, Sequence) or not all(isinstance(n, Integral) and n > 0 for n in shape):
             raise ShapeError(f"build takes the shape of one sample, such as (64,), but got {shape!r}.")
         refuse_shared(self.layers)
         backend = open_device(device)
         with backend.scope():
             try:
-                self.attach(tuple(int(n) for n in shape), backend, dtype)
-                store = ParameterStore(self.parameters(), backend, dtype)
+                compute = MIXED.get(dtype, dtype)
+                self.attach(tuple(int(n) for n in shape), backend, compute)
+                store = ParameterStore(self.parameters(), backend, "float32" if dtype in MIXED else dtype, compute)
                 store.initialize(seed)
             except Exception:
                 self.detach()
@@ -172,7 +174,7 @@ class Sequential(Layer):
                 f"{type(x).__module__}.{type(x).__name__}. Use model.backend.asarray(x), or model.predict(x)."
             )
         self.check_input_shape(tuple(x.shape))
-        if x.dtype != self.store.values.dtype:
+        if x.dtype != self.store.rounded.dtype:
             raise ArrayError(
                 f"{self.title} computes in {self.dtype} but got an input of type {dtype_name(x.dtype)}. "
                 f'Use model.backend.asarray(x, "{self.dtype}").'
@@ -205,7 +207,7 @@ class Sequential(Layer):
             for start in range(0, max(x.shape[0], 1), batch_size):
                 y, _ = self.forward(backend.asarray(x[start : start + batch_size, ...], self.dtype), ctx)
                 outputs.append(backend.to_numpy(y))  # synchronises: the result is wanted on the host
-        return host().xp.concatenate(outputs)
+        return host().asarray(host().xp.concatenate(outputs), self.store.dtype)
 
     def freeze(self, pattern: str, *, frozen: bool = True) -> None:
         """Freeze, or with ``frozen=False`` thaw, the parameters that match a pattern such as "0.*"."""
@@ -214,7 +216,7 @@ class Sequential(Layer):
 
     def get_weights(self) -> dict[str, Any]:
         """Copies of all parameters as host arrays, by name."""
-        return self._to_host([(p.name, p.value) for p in self.store.parameters])
+        return self._to_host([(p.name, p.master) for p in self.store.parameters])
 
     def get_gradients(self) -> dict[str, Any]:
         """Copies of all gradients as host arrays, by name; zeros for those that no layer wrote."""
@@ -243,7 +245,8 @@ class Sequential(Layer):
                 )
         with self.store.backend.scope():
             for name, array in arrays.items():
-                known[name].value[...] = self.backend.asarray(array, self.dtype)
+                known[name].master[...] = self.backend.asarray(array, self.store.dtype)
+            self.store.refresh()
 
     def summary(self) -> None:
         """Print layers, output shapes, parameter counts, and what runs as one formula."""

@@ -27,11 +27,12 @@ def summary_text(model: Sequential) -> str:
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
     lines.insert(1, "-" * len(lines[0]))
 
-    total = sum(p.size for p in seen)
+    stored, total = model.store.dtype, sum(p.size for p in seen)
+    computed = "" if model.dtype == stored else f", computed in {model.dtype}"
     frozen = sum(p.size for p in seen if not p.trainable)
     lines += [
         lines[1],
-        f"{total:,} parameters, {total * BYTES[model.dtype]:,} bytes of {model.dtype} on {model.backend.name}",
+        f"{total:,} parameters, {total * BYTES[stored]:,} bytes of {stored} on {model.backend.name}{computed}",
     ]
     if frozen:
         lines.append(f"{frozen:,} of them frozen")

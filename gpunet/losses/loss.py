@@ -8,7 +8,7 @@ from typing import Any
 
 from gpunet.backend import Array, Backend, Fused, Shape, host, of
 from gpunet.errors import ArrayError, ShapeError
-from gpunet.formula import dtype_kind, dtype_name
+from gpunet.formula import arithmetic, dtype_kind, dtype_name
 
 
 @dataclass(eq=False, kw_only=True)
@@ -20,6 +20,7 @@ class Loss:
 
     _backend: Backend | None = field(init=False, repr=False, default=None)
     _fused: Fused | None = field(init=False, repr=False, default=None)
+    _scaled: Fused = field(init=False, repr=False)
     _weights: dict[tuple[int, Any], Array] = field(init=False, repr=False, default_factory=dict)
 
     def formula(self, xp: Any, prediction: Array, target: Array, weight: Array) -> tuple[Array, Array]:
@@ -64,10 +65,15 @@ class Loss:
         """Fix the backend; unbound, it is that of the prediction."""
         if self._backend is not backend:
             self._backend, self._fused, self._weights = backend, backend.fuse(self.formula), {}
+            self._scaled = backend.fuse(_times)
         return self
 
-    def __call__(self, prediction: Array, target: Array, *, terms: int | None = None) -> tuple[Array, Array]:
+    def __call__(
+        self, prediction: Array, target: Array, *, terms: int | None = None, scale: Array | None = None
+    ) -> tuple[Array, Array]:
         """-> (0-d value, gradient with respect to the prediction). ``terms`` overrides the mean's n.
+
+        scale  a 0-d factor of both, or None
 
         Raises
             ShapeError: target and prediction do not fit.
@@ -84,7 +90,10 @@ class Loss:
             )
         operand = self.prepare(target, backend)
         self.check_operand(prediction, operand)
-        value, gradient = fused(prediction, operand, self._weight(prediction, terms, backend))
+        weight = self._weight(prediction, terms, backend)
+        if scale is not None:
+            weight = self._scaled(weight, scale)
+        value, gradient = fused(prediction, operand, weight)
         return value, gradient
 
     def check_operand(self, prediction: Array, operand: Array) -> None:
@@ -96,5 +105,9 @@ class Loss:
         n = self.terms(tuple(prediction.shape)) if terms is None else terms
         key = (n, prediction.dtype)
         if key not in self._weights:
-            self._weights[key] = backend.scalar(1 / max(n, 1), dtype_name(prediction.dtype))
+            self._weights[key] = backend.scalar(1 / max(n, 1), arithmetic(dtype_name(prediction.dtype)))
         return self._weights[key]
+
+
+def _times(xp: Any, weight: Array, scale: Array) -> Array:
+    return weight * scale

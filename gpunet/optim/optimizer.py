@@ -58,11 +58,23 @@ class Optimizer:
             self._lr_value = self.learning_rate
             self._lr[...] = self.learning_rate
 
-    def apply(self, model: Sequential) -> None:
-        """The step itself, on the device alone."""
-        model.store.finish()
-        self._t += 1
-        self._fused(self._p, self._g, *self._state, self._lr, self._t, out=(self._p, *self._state))
+    def apply(self, model: Sequential, unless: Array | None = None) -> None:
+        """The step itself, on the device alone; nothing is changed if the 0-d array ``unless`` is positive."""
+        store, state = model.store, (self._p, *self._state)
+        store.finish()
+        if unless is None:
+            self._t += 1
+            self._fused(self._p, self._g, *self._state, self._lr, self._t, out=state)
+        else:
+            store.fused(_next)(self._t, unless, out=self._t)
+            store.fused(self._guarded)(self._p, self._g, *self._state, self._lr, self._t, unless, out=state)
+        store.refresh()
+
+    def _guarded(self, xp: Any, p: Array, g: Array, *rest: Array) -> tuple[Array, ...]:
+        """The formula, or what was there where ``unless`` is positive."""
+        *operands, unless = rest
+        kept = (p, *operands[:-2])
+        return tuple(xp.where(unless > 0, a, b) for a, b in zip(kept, self.formula(xp, p, g, *operands), strict=True))
 
     def _lay_out(self, store: ParameterStore) -> None:
         """State for the store's layout. Frozen parameters keep theirs for when they are thawed."""
@@ -87,3 +99,7 @@ class Optimizer:
             self._t = backend.zeros((), store.dtype)  # counted on the device: exact to 2**24 in float32
             self._lr = backend.zeros((), store.dtype)
         self._store, self._version = store, store.version
+
+
+def _next(xp: Any, t: Array, unless: Array) -> Array:
+    return xp.where(unless > 0, t, t + 1)

@@ -11,6 +11,7 @@ from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 from gpunet.optim import Optimizer
 from gpunet.optim.clip import clip_to
+from gpunet.train.loss_scale import LossScale
 from gpunet.train.recorded import Recordings
 
 
@@ -25,7 +26,7 @@ class TrainStep:
                 the results are the same, bit for bit
 
     A call returns the loss as a fresh 0-d array on the device and never synchronises; float(loss) does.
-    ``steps`` counts calls, and may be set.
+    ``steps`` counts calls, and may be set. ``loss_scale`` is there for models of dtype "mixed_float16".
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class TrainStep:
         self.model, self.optimizer, self.backend = model, optimizer, model.store.backend
         self.loss = loss.bind(self.backend)
         self.accumulate, self.seed, self.steps = accumulate, seed, 0
-        self._limit = None if clip_norm is None else self.backend.scalar(clip_norm, model.dtype)
+        self._limit = None if clip_norm is None else self.backend.scalar(clip_norm, model.store.dtype)
+        self.loss_scale = LossScale(model.store) if model.dtype == "float16" else None
         self._constants: dict[int, Array] = {}
         recorder = self.backend.recorder() if capture else None
         self._recordings = None if recorder is None else Recordings(recorder, self._counting)
@@ -62,7 +64,7 @@ class TrainStep:
         model, backend = self.model, self.backend
         stay = self._recordings is not None and not (backend.owns(x) or backend.owns(y))  # recorded work copies them
         where = host() if stay else backend
-        x, y = where.asarray(x, model.dtype), self.loss.convert(y, where, model.dtype)
+        x, y = where.asarray(x, model.dtype), self.loss.convert(y, where, model.store.dtype)
         if x.shape[:1] != y.shape[:1] or not x.shape or x.shape[0] < self.accumulate:
             raise ArgumentError(
                 f"a batch needs as many inputs as targets and at least accumulate={self.accumulate} of them, "
@@ -79,9 +81,15 @@ class TrainStep:
         model = self.model
         ctx = model.context(training=True, step=step, seed=self.seed, counter=counter, constants=self._constants)
         value = self._backward(x, y, ctx)
+        scale = self.loss_scale
+        bad = None if scale is None else scale.unscale()
         if self._limit is not None:
             clip_to(model, self._limit)
-        self.optimizer.apply(model)
+        self.optimizer.apply(model, unless=bad)
+        if scale is None or bad is None:
+            return value
+        value = scale.of_loss(value)
+        scale.adjust(bad)
         return value
 
     def _backward(self, x: Array, y: Array, ctx: Context) -> Array:
@@ -91,7 +99,11 @@ class TrainStep:
             rows = slice(n * part // self.accumulate, n * (part + 1) // self.accumulate)
             out, saved = self.model.forward(x[rows, ...] if self.accumulate > 1 else x, ctx)
             terms = self.loss.terms((n, *out.shape[1:]))
-            part_value, dy = self.loss(out, y[rows, ...] if self.accumulate > 1 else y, terms=terms)
+            targets = y[rows, ...] if self.accumulate > 1 else y
+            if self.loss_scale is None:
+                part_value, dy = self.loss(out, targets, terms=terms)
+            else:
+                part_value, dy = self.loss(out, targets, terms=terms, scale=self.loss_scale.factor)
             self.model.backward(dy, saved, ctx)
             value = part_value if value is None else self.model.store.fused(_add)(value, part_value)
         return value

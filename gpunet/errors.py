@@ -15,6 +15,10 @@ class DeviceError(GpunetError):
     """A device that is unknown or not usable; says why and what to do."""
 
 
+class DeviceMemoryError(DeviceError, MemoryError):
+    """A device that has too little memory for the work."""
+
+
 class ShapeError(GpunetError, ValueError):
     """An array whose shape does not fit."""
 

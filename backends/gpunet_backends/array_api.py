@@ -10,8 +10,8 @@ import numpy as np
 
 from gpunet.backend import Array, Recorder, Shape
 from gpunet.errors import ArrayError, DeviceError, FormulaError
-from gpunet.formula import HALF, Formula, Graph, Operand, classify, dtype_kind, dtype_name, name_of, trace
-from gpunet.formula.shapes import REDUCED
+from gpunet.formula import Formula, Graph, Operand, classify, dtype_kind, dtype_name, name_of, trace
+from gpunet.formula.shapes import HALF, REDUCED
 
 HOST_TYPES = (np.ndarray, np.generic, bool, int, float, list, tuple)
 

@@ -36,7 +36,7 @@ class CudaFused(Fused):
         targets = out if type(out) is tuple else (out,)
         layout = layout_of(operands, out)
         key = (*map(_signature, operands), None, *map(_signature, targets), *layout)
-        with self.backend.scope():
+        with self.backend.device:
             try:
                 plan = self._plans[key]
             except KeyError:

@@ -13,8 +13,8 @@ from gpunet_backends.cuda_stages import Stage
 from gpunet_backends.cuda_variant import TYPES, Variant
 from gpunet_backends.schedule import Pass
 
-BLOCK, COLUMN_BLOCK = 256, 512
-"""Threads of a block; of one that sums over rows: 32 next to each other, 16 rows at a time."""
+BLOCK, COLUMN_BLOCK, LANES = 256, 512, 8
+"""Threads of a block; of one that sums over rows, which has 8 next to each other, 64 rows at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Emitter(Body):
         body()
         arguments = self.arguments()
         parameters = [*arguments.values(), *(f"const idx {name}" for name in numbers)]
-        name = "gpunet_" + re.sub(r"\W+", "_", self.stage.graph.name)
+        name = "gpunet_" + re.sub(r"\W+", "_", self.stage.graph.name)[:60]
         columns, column_kernel = self.second_stage(f"{name}_columns", self.column_sums, ["parts", "k"])
         totals, total_kernel = self.second_stage(f"{name}_totals", self.totals, ["parts"])
         text = "\n".join(
@@ -73,7 +73,8 @@ class _Emitter(Body):
                 prelude(),
                 f"typedef {self.variant.real} real;",
                 f"typedef unsigned {'long long' * self.variant.large or 'int'} idx;",
-                f"enum {{ V = {self.variant.vector}, WIDTH = {self.variant.width}, BLOCK = {threads} }};",
+                f"enum {{ V = {self.variant.vector}, WIDTH = {self.variant.width} }};",
+                f"enum {{ BLOCK = {threads}, LANES = {LANES} }};",
                 "",
                 f'extern "C" __global__ void __launch_bounds__({threads}) {name}({", ".join(parameters)}) {{',
                 *self.lines,
@@ -185,29 +186,32 @@ class _Emitter(Body):
             mean = " / (real)k" if self.nodes[i].op == "mean" else ""
             self.write(f"const real v{i} = reduce<{self.operation(i)}, WIDTH>(t{i}, shared){mean};")
 
-    # ---- each block 32 V columns and a band of rows
+    # ---- each block LANES V columns and a band of rows
 
     def column_kernel(self) -> None:
-        """Every thread sums V columns over each 16th row of the band; the block adds up its 16 sums in order."""
-        self.write("const unsigned lane = threadIdx.x % 32, y = threadIdx.x / 32, left = V;")
-        self.write("const idx j = ((idx)blockIdx.x * 32 + lane) * V, first = (idx)blockIdx.y * band;")
+        """Every thread sums V columns over some rows of the band; warps add up theirs, then the block in order."""
+        self.write("const unsigned lane = threadIdx.x % LANES, warp = threadIdx.x / 32, left = V;")
+        self.write("const idx j = ((idx)blockIdx.x * LANES + lane) * V, first = (idx)blockIdx.y * band;")
         self.write("const idx last = rows - first < band ? rows : first + band;")
-        self.write("__shared__ real shared[BLOCK / 32][32 * V];")
+        self.write("__shared__ real shared[BLOCK / 32][LANES * V];")
         self.scalars()
         self.start_totals()
         for p in self.column_added:
             self.write(f"real c{p}[V] = {{}};")
-        self.open("for (idx row = first + y; row < last && j < k; row += 16) {")
+        self.open("for (idx row = first + threadIdx.x / LANES; row < last && j < k; row += BLOCK / LANES) {")
         self.write("const idx e = row * k + j;")
         self.row_values()
         self.elements(self.plan.rows[0], final=True)
         self.close()
         for n, p in self.column_sums:
             self.write("__syncthreads();")
-            self.write(f"for (int u = 0; u < V; ++u) shared[y][lane * V + u] = c{p}[u];")
+            self.open("for (int u = 0; u < V; ++u) {")
+            self.write(f"const real sum = reduce_across<Sum, LANES>(c{p}[u]);")
+            self.write("if (threadIdx.x % 32 < LANES) shared[warp][lane * V + u] = sum;")
+            self.close()
             self.write("__syncthreads();")
-            self.open("for (unsigned column = threadIdx.x; column < 32 * V; column += BLOCK) {")
-            self.write("const idx at = (idx)blockIdx.x * (32 * V) + column;")
+            self.open("for (unsigned column = threadIdx.x; column < LANES * V; column += BLOCK) {")
+            self.write("const idx at = (idx)blockIdx.x * (LANES * V) + column;")
             self.write("real sum = shared[0][column];")
             self.write("for (int i = 1; i < BLOCK / 32; ++i) sum += shared[i][column];")
             self.write(f"if (at < k) p{n}[(unsigned long long)blockIdx.y * k + at] = sum;")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Array, Shape
-from gpunet.formula import Graph, Node, arithmetic
-from gpunet.formula.shapes import REDUCED, WIDE
-from gpunet_backends.cuda_emit import BLOCK, COLUMN_BLOCK, CudaSource
+from gpunet.formula import Graph, Node
+from gpunet.formula.shapes import REDUCED, WIDE, arithmetic
+from gpunet_backends.cuda_emit import BLOCK, COLUMN_BLOCK, LANES, CudaSource
 from gpunet_backends.cuda_kernels import Kernels
 from gpunet_backends.cuda_stages import Stage, stages
 from gpunet_backends.cuda_variant import BYTES, Variant
@@ -23,7 +23,7 @@ ALIGNMENT = 16
 """Bytes that a thread reads at once. Arrays that begin elsewhere are copied: so sums have the same order for all."""
 MOST_BLOCKS = 2048
 """Blocks of a map; a thread takes more than one step where that is not enough."""
-MOST_BANDS, LEAST_BAND = 128, 128
+MOST_BANDS, LEAST_BAND = 128, 256
 """Bands of rows that are summed on their own: so many at most, of so many rows at least."""
 LARGE = 1 << 31
 """Elements from which on a kernel counts in 64 bits."""
@@ -165,7 +165,7 @@ class Plan:
             return (-(-self.rows // (BLOCK // width)),), (number(self.rows), number(self.k))
         if source.columns:
             band = max(LEAST_BAND, -(-self.rows // MOST_BANDS))
-            return (-(-self.k // (32 * vector)), -(-self.rows // band)), (
+            return (-(-self.k // (LANES * vector)), -(-self.rows // band)), (
                 number(self.rows),
                 number(self.k),
                 number(band),

@@ -135,6 +135,13 @@ template <typename Op, int WIDTH, typename X> __device__ __forceinline__ X reduc
   return x;
 }
 
+// The threads of a warp that are WIDTH apart share a result; each gets it
+template <typename Op, int WIDTH, typename X> __device__ __forceinline__ X reduce_across(X x) {
+#pragma unroll
+  for (int step = 16; step >= WIDTH; step /= 2) x = Op::of(x, __shfl_xor_sync(ALL_LANES, x, step));
+  return x;
+}
+
 // ---- second stages: what blocks summed up becomes one result, in a fixed order
 
 // out[j] = sum over parts of partial[part, j]; blocks of 512 threads, 32 columns each

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from gpunet.backend import Array, Shape
-from gpunet.errors import ArrayError, DeviceError
+from gpunet.errors import ArrayError, DeviceError, DeviceMemoryError
 from gpunet.formula import Formula, dtype_name
 from gpunet_backends.array_api import ArrayAPIBackend, Fused, numpy_type
 from gpunet_backends.cublas_lt import LtMatmul, load
@@ -42,9 +42,8 @@ class CupyBackend(ArrayAPIBackend):
         self.detail = f"cuda:{index} {name}, CuPy {cupy.__version__}" + ", TF32" * tf32
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Launches go to this GPU; there are no floating-point warnings on it."""
-        gpu: AbstractContextManager[Any] = self._gpu
-        return gpu
+        """Launches go to this GPU, and CuPy's error for too little memory is gpunet's, with a remedy."""
+        return _Scope(self)
 
     def owns(self, x: Any) -> bool:
         """Is x a CuPy array on this GPU?"""
@@ -116,6 +115,24 @@ class CupyBackend(ArrayAPIBackend):
         b = b.swapaxes(-1, -2) if transpose_b else b
         with self._gpu:
             return self._products.matmul(a, b, out, accumulate)
+
+
+class _Scope:
+    """The GPU as the current one."""
+
+    def __init__(self, backend: CupyBackend):
+        self.backend = backend
+
+    def __enter__(self) -> None:
+        self.backend.device.__enter__()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.backend.device.__exit__(kind, error, trace)
+        if isinstance(error, self.backend.cupy.cuda.memory.OutOfMemoryError):
+            raise DeviceMemoryError(
+                f"{self.backend.detail} has too little memory: {first_line(error)}. Use smaller batches, or "
+                'TrainStep(accumulate=2), which runs a batch in parts; dtype="mixed_bfloat16" halves what layers keep.'
+            ) from error
 
 
 def open_cuda(device: str | None) -> CupyBackend:

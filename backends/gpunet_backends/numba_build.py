@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
-import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gpunet_backends import cache
 from gpunet_backends.numba_emit import Argument, KernelSource
 
 OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract"}, "error_model": "numpy", "nogil": True}
@@ -26,22 +25,12 @@ _lock = threading.RLock()
 _kernels: dict[str, Callable[..., None]] = {}
 
 
-@cache
 def cache_folder() -> Path:
-    """GPUNET_CACHE_DIR, or the user's cache folder; a temporary one where that cannot be written."""
-    import platformdirs
-
-    wanted = os.environ.get("GPUNET_CACHE_DIR") or platformdirs.user_cache_dir("gpunet")
-    folder = Path(wanted) / f"kernels-{_versions()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="gpunet-kernels-"))
+    """Where kernels of these versions are kept."""
+    return cache.folder(f"kernels-{_versions()}")
 
 
-@cache
+@functools.cache
 def _versions() -> str:
     """What the machine code depends on besides the kernel's own source and, which Numba looks at itself, the CPU."""
     import numba
@@ -95,15 +84,7 @@ def signature(arguments: Sequence[Argument], numbers: int) -> Any:
 def load(text: str, name: str) -> ModuleType:
     """Import a source through its file in the cache folder, where people and Numba's own cache find it."""
     path = cache_folder() / f"{name}.py"
-    if not path.exists() or path.read_bytes() != text.encode():
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode())
-            os.replace(temporary, path)  # whole or not at all
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    cache.write(path, text)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # a .py file
     assert spec.loader is not None

@@ -2,16 +2,14 @@
 
 from gpunet.formula.graph import Graph, Node
 from gpunet.formula.primitives import column_sum, erf, index, random_bits, sigmoid, total
-from gpunet.formula.shapes import HALF, Operand, arithmetic, classify, dtype_kind, dtype_name
+from gpunet.formula.shapes import Operand, classify, dtype_kind, dtype_name
 from gpunet.formula.trace import Formula, name_of, trace
 
 __all__ = [
-    "HALF",
     "Formula",
     "Graph",
     "Node",
     "Operand",
-    "arithmetic",
     "classify",
     "column_sum",
     "dtype_kind",

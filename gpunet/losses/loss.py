@@ -8,7 +8,8 @@ from typing import Any
 
 from gpunet.backend import Array, Backend, Fused, Shape, host, of
 from gpunet.errors import ArrayError, ShapeError
-from gpunet.formula import arithmetic, dtype_kind, dtype_name
+from gpunet.formula import dtype_kind, dtype_name
+from gpunet.formula.shapes import arithmetic
 
 
 @dataclass(eq=False, kw_only=True)

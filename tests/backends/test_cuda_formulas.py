@@ -166,6 +166,7 @@ FAULTS = {
     "tail stored too far": ("if (u < left) p[u]", "if (u <= left) p[u]"),
     "last band left out": ("part < parts; part += 16", "part + 1 < parts; part += 16"),
     "column past the end": ("if (j < k) {\n    for", "{\n    for"),
+    "a row of the warp left out": ("step >= WIDTH; step /= 2", "step > WIDTH; step /= 2"),
     "no barrier between bands": ("= sum;\n  __syncthreads();", "= sum;"),
     "last block left out": ("part < parts; part += 256", "part + 1 < parts; part += 256"),
     "rounded down": ("(bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16", "bits >> 16"),

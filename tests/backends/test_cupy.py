@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fakegpu import Counts, open_fakegpu
 
-from gpunet.errors import ArrayError
+from gpunet.errors import ArrayError, DeviceMemoryError
 from gpunet_backends.cupy_ import CupyBackend
 
 
@@ -178,3 +178,41 @@ def test_every_member_works_on_its_own_gpu(second):
     assert [y.device.id for y in made] == [1] * len(made)
     assert second.to_numpy(x).tolist() == [[0, 2], [3, 4]]
     assert second.cupy.cuda.runtime.getDevice() == 0  # the caller's is as it was
+
+
+# Too little memory
+
+
+def test_too_little_memory_has_a_remedy(gpu):
+    def work():
+        with gpu.scope():
+            raise gpu.cupy.cuda.memory.OutOfMemoryError(
+                "Out of memory allocating 8,000,000,000 bytes (allocated so far)"
+            )
+
+    match = r"cuda:0 Fake GPU, .* has too little memory: Out of memory allocating 8,000,000,000 bytes \(.*accumulate=2"
+    with pytest.raises(DeviceMemoryError, match=match) as caught:
+        work()
+    assert isinstance(caught.value, MemoryError)
+    assert gpu.cupy.stack == []
+
+
+def test_a_step_that_needs_too_much_memory(gpu, monkeypatch):
+    """The error says what to do; with a smaller batch the step goes on."""
+    from gpunet import TrainStep, layers, losses, optim
+
+    model = layers.Sequential(layers.Dense(4)).build((3,), device=gpu)
+    step = TrainStep(model, losses.CrossEntropy(), optim.SGD(0.1))
+    empty = gpu.cupy.empty
+
+    def limited(shape, dtype, **options):
+        if np.prod(shape) > 100:
+            raise gpu.cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 512 bytes")
+        return empty(shape, dtype, **options)
+
+    monkeypatch.setattr(gpu.cupy, "empty", limited, raising=False)
+    gpu._products.new_workspace = lambda stream: 256
+    x, y = np.ones((64, 3), np.float32), np.zeros(64, np.int32)
+    with pytest.raises(DeviceMemoryError, match="Use smaller batches"):
+        step(x, y)
+    assert step.steps == 0

@@ -66,7 +66,9 @@ def test_build_refuses_nonsense_and_leaves_the_model_unbuilt(cpu):
     for shape in (3, (0,), (-1, 2), (2.0,)):
         with pytest.raises(ShapeError, match="build takes the shape of one sample"):
             model.build(shape, device=cpu)
-    with pytest.raises(ArgumentError, match="dtype must be one of float32, float64, but got 'float16'"):
+    with pytest.raises(
+        ArgumentError, match="dtype must be one of float32, float64, mixed_float16, mixed_bfloat16, but got 'float16'"
+    ):
         model.build((3,), device=cpu, dtype="float16")
     twice = layers.Dense(3)
     failing = layers.Sequential(layers.Dense(4), twice, twice, layers.Dense(1))

@@ -64,6 +64,13 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session
+def nvrtc(session: nox.Session) -> None:
+    """Every CUDA source compiles, for two architectures; needs no GPU."""
+    session.install("-e", ".[test]", "cupy-cuda13x>=14", "nvidia-cuda-nvrtc>=13,<14", "nvidia-cuda-runtime>=13,<14")
+    session.run("pytest", "tests/backends/test_cuda_nvrtc.py", *session.posargs, env={"GPUNET_REQUIRE_NVRTC": "1"})
+
+
+@nox.session
 def cuda(session: nox.Session) -> None:
     """What needs an NVIDIA GPU; fails where there is none. `-- cuda12` for an older driver."""
     extra = "cuda12" if "cuda12" in session.posargs else "cuda13"

@@ -10,9 +10,10 @@ import pytest
 import gpunet
 from gpunet.backend import device
 from gpunet.errors import ArgumentError, ArrayError, ShapeError
-from gpunet.layers import Dense, Dropout, Flatten, ReLU, Sequential
+from gpunet.layers import Dense, Dropout, Flatten, ReLU, Sequential, Sigmoid
 from gpunet.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
 from gpunet.optim import SGD, Adam
+from gpunet.train import loss_scale
 
 from .peer import Twin, randomize, tensor, torch
 
@@ -285,3 +286,24 @@ def test_validation_split_is_shuffled():
     (_, _), (held_out, _) = gpunet.data.split(np.arange(100), np.arange(100), 0.2, seed=0)
     assert len(held_out) == 20
     assert held_out.min() < 80
+
+
+def test_mixed_precision_is_a_type_of_the_model():
+    model = build(Dense(3), Sigmoid(), shape=(2,), dtype="mixed_bfloat16")
+    seen = []
+    ctx = model.context(training=False, observe=lambda layer, y: seen.append(y.dtype.name))
+    model.forward(model.backend.asarray(np.ones((4, 2)), "bfloat16"), ctx)
+    assert seen == ["bfloat16", "bfloat16"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.nn.Linear(2, 3)(torch.ones(4, 2)).dtype == torch.bfloat16
+        narrow = torch.ones(4, 2, dtype=torch.bfloat16)
+        assert functional.mse_loss(narrow, narrow).dtype == torch.float32
+
+
+def test_the_loss_scale_is_that_of_torch():
+    scaler = torch.amp.GradScaler("cpu")
+    step = gpunet.TrainStep(build(Dense(3), shape=(2,), dtype="mixed_float16"), CrossEntropy(), SGD())
+    assert step.loss_scale is not None
+    assert float(step.loss_scale.factor) == scaler.get_scale()
+    ours = (loss_scale.GROWTH, loss_scale.BACKOFF, loss_scale.INTERVAL)
+    assert ours == (scaler.get_growth_factor(), scaler.get_backoff_factor(), scaler.get_growth_interval())

@@ -92,7 +92,7 @@ def refuse_overlap(
 def _span(array: Array) -> tuple[int, int]:
     """The first byte of an array, and the one behind its last."""
     start = array.data.ptr
-    if array.size == 0:
-        return start, start
+    if array.flags.c_contiguous:
+        return start, start + array.nbytes
     reach = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)]
     return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + array.itemsize

@@ -62,7 +62,7 @@ class Recordings:
             warnings.warn(
                 f"training steps are not captured as one graph, which costs time but changes nothing: {reason} "
                 "TrainStep(capture=False) turns this off.",
-                stacklevel=5,
+                stacklevel=6,  # the caller of the step
             )
 
 

@@ -363,3 +363,11 @@ def test_a_second_gpu(fakegpu):
     assert value.device.id == 1
     assert step.backend.cupy.counts.graphs == 1
     assert step.backend.cupy.cuda.runtime.getDevice() == 0
+
+
+def test_the_warning_points_at_the_call(gpu):
+    step = make(gpu, Outspoken())
+    with pytest.warns(UserWarning) as caught:
+        for x, y in batches(WARM + 1):
+            step(x, y)
+    assert caught[0].filename == __file__

@@ -1,6 +1,7 @@
 """What only a real NVIDIA GPU can show. The suites of formulas, layers, losses and optimizers run there as well."""
 
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -122,6 +123,34 @@ def test_claims_about_devices(either):
     with invalid as caught, cupy.cuda.Device(cupy.cuda.runtime.getDeviceCount()):
         pass
     assert caught.value.status == 101
+
+
+def test_claims_about_streams_and_graphs(either):
+    cupy, x, y = either.cupy, either.zeros((4,), "float32"), either.zeros((4,), "float32")
+    with pytest.raises(RuntimeError, match="legacy"):
+        cupy.cuda.get_current_stream().begin_capture()
+    either.synchronize()
+    with gpus.stream_of(either) as stream:
+        assert cupy.cuda.get_current_stream() is stream
+        stream.begin_capture()
+        assert stream.is_capturing()
+        y[...] = x
+        x += 1
+        graph = stream.end_capture()
+        assert not stream.is_capturing()
+        for n in range(3):
+            assert x.get().tolist() == [n] * 4
+            graph.launch()
+            stream.record(event := cupy.cuda.Event(disable_timing=True))
+            stream.synchronize()
+            assert event.done
+            assert y.get().tolist() == [n] * 4
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match=r"(?i)captur"):
+            x.get()
+        with suppress(RuntimeError):  # CUDA may have given up the recording
+            stream.end_capture()
+    assert cupy.cuda.get_current_stream().ptr == 0
 
 
 # Nothing waits

@@ -37,28 +37,28 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def tests_wheel(session: nox.Session) -> None:
-    """The test suite against the wheel built from the sdist, without Numba."""
+    """The test suite against the wheel built from the sdist, without Numba; less what tests generated kernels alone."""
     session.install("build>=1.2")
     dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist), str(Path.cwd()), silent=True)
     (wheel,) = dist.glob("*.whl")
     session.install("--force-reinstall", f"{wheel}[test]")
-    session.run("pytest", *session.posargs, env={"GPUNET_EXPECT_WHEEL": "1"})
+    session.run("pytest", "-m", "not kernels", *session.posargs, env={"GPUNET_EXPECT_WHEEL": "1"})
 
 
 @nox.session
 def torch(session: nox.Session) -> None:
-    """The suite with PyTorch: everything compared with it, and its tensors as a backend."""
+    """What needs PyTorch: everything compared with it, its tensors as a backend, the benchmarks."""
     session.install("-e", ".[jit,test]", TORCH)
-    session.run("pytest", *session.posargs, env={"GPUNET_REQUIRE_TORCH": "1"})
+    session.run("pytest", "-k", "torch or benchmarks", *session.posargs, env={"GPUNET_REQUIRE_TORCH": "1"})
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
     """The test suite with the lowest direct dependencies admitted; compiled kernels with the lowest Numba."""
     session.install("-e", ".[test]", *_lowest())
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-m", "not kernels", *session.posargs)
     session.install("-e", ".[jit,test]", *_lowest("jit"))
     session.run("pytest", "tests/backends", "tests/layers", "-k", "numba", *session.posargs)
 

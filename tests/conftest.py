@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -17,6 +18,16 @@ from gpunet_backends.array_api import ArrayAPIBackend, open_strict, open_torch
 from gpunet_backends.numpy_ import NumpyBackend, has_jit
 
 array_api_strict.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
+
+
+KERNELS = re.compile(r"test_(cuda_|cublas_|captured_|numba_(formulas|math)|random_graphs)")
+"""Files about generated sources and what runs them, the same whatever is installed around them."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if KERNELS.match(item.path.name):
+            item.add_marker("kernels")
 
 
 class ReadOnlyNumpy(NumpyBackend):

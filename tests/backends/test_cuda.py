@@ -129,6 +129,9 @@ def test_claims_about_streams_and_graphs(either):
     cupy, x, y = either.cupy, either.zeros((4,), "float32"), either.zeros((4,), "float32")
     with pytest.raises(RuntimeError, match="legacy"):
         cupy.cuda.get_current_stream().begin_capture()
+    y[...] = x
+    x += 1  # CuPy's kernels are compiled
+    x.fill(0)
     either.synchronize()
     with gpus.stream_of(either) as stream:
         assert cupy.cuda.get_current_stream() is stream

@@ -16,7 +16,7 @@ agree, dtype_named, operands = products.agree, products.dtype_named, products.op
 
 
 @pytest.fixture(scope="module")
-def shared() -> LtMatmul:
+def common() -> LtMatmul:
     return products.opened()
 
 
@@ -27,12 +27,12 @@ def fresh() -> LtMatmul:
 
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_fresh_results(shapes, dtype, shared):
+def test_fresh_results(shapes, dtype, common):
     hosts = operands(shapes, dtype_named(dtype))
     for made in product(LAYOUTS.values(), repeat=2):
-        a, b = (make(shared.cupy, host) for make, host in zip(made, hosts, strict=True))
+        a, b = (make(common.cupy, host) for make, host in zip(made, hosts, strict=True))
         before = a.get(), b.get()
-        y = shared.matmul(a, b)
+        y = common.matmul(a, b)
         agree(y, *before)
         assert y.flags.c_contiguous
         for x, host in zip((a, b), before, strict=True):
@@ -42,15 +42,15 @@ def test_fresh_results(shapes, dtype, shared):
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("accumulate", [False, True])
-def test_results_in_place(shapes, dtype, accumulate, shared):
+def test_results_in_place(shapes, dtype, accumulate, common):
     hosts = operands(shapes, dtype_named(dtype))
     shape = (*np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2]), shapes[0][-2], shapes[1][-1])
     for lies in list(LAYOUTS)[:-2]:
         start = operands([shape], hosts[0].dtype, seed=1)[0]
-        out = LAYOUTS[lies](shared.cupy, start if accumulate else np.full_like(start, np.nan))
+        out = LAYOUTS[lies](common.cupy, start if accumulate else np.full_like(start, np.nan))
         for made in (LAYOUTS["contiguous"],) * 2, (LAYOUTS["transposed"], LAYOUTS["every second number"]):
-            a, b = (make(shared.cupy, host) for make, host in zip(made, hosts, strict=True))
-            assert shared.matmul(a, b, out, accumulate) is out
+            a, b = (make(common.cupy, host) for make, host in zip(made, hosts, strict=True))
+            assert common.matmul(a, b, out, accumulate) is out
             agree(out, *hosts, start if accumulate else None)
             start = out.get()
 
@@ -118,13 +118,13 @@ def lying(cupy, x, order, steps, more):
 
 @given(drawn(), st.sampled_from(["float64", "float32", "float16"]))
 @settings(max_examples=300, deadline=None)
-def test_any_layout(shared, case, dtype):
+def test_any_layout(common, case, dtype):
     shapes, lies, into = case
     a, b, start = operands(shapes, np.dtype(dtype))
-    xs = [lying(shared.cupy, x, *how) for x, how in zip((a, b, start), lies, strict=True)]
+    xs = [lying(common.cupy, x, *how) for x, how in zip((a, b, start), lies, strict=True)]
     if into == "fresh":
-        agree(shared.matmul(*xs[:2]), a, b)
+        agree(common.matmul(*xs[:2]), a, b)
     else:
-        agree(shared.matmul(*xs, accumulate=into == "accumulate"), a, b, start if into == "accumulate" else None)
+        agree(common.matmul(*xs, accumulate=into == "accumulate"), a, b, start if into == "accumulate" else None)
     for x, host in zip(xs, (a, b), strict=False):
         np.testing.assert_array_equal(x.get(), host)

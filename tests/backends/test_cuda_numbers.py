@@ -160,7 +160,7 @@ RACES = {
     "clip: square sum": (2100, 1031),
     "lstm_gates": (2100, 1030),
 }
-"""Rows shared by 256 threads, sums over more bands and blocks than there are at most."""
+"""Rows for 256 threads, sums over more bands and blocks than there are at most."""
 
 
 @pytest.mark.parametrize("dtype", EPS)

@@ -68,6 +68,27 @@ def test_ten_thousand_replays_hold_no_more_memory(where, either):
     assert len(step._recordings.recorder.in_flight) <= (2 if where == "host" else 0)
 
 
+def vast(rows: int = 1 << 16):
+    """A batch of which one array of the large network's first layer takes 75 MiB."""
+    return np.zeros((rows, LARGE["inputs"]), np.float32), np.zeros(rows, np.int32)
+
+
+@pytest.mark.cuda
+def test_steps_that_are_dropped_give_their_memory_back(cuda):
+    """Each has graphs that work in 200 MiB or more."""
+    cupy, free = cuda.cupy, []
+    for _ in range(8):
+        step = gpus.new_step(cuda, size=LARGE)
+        for _ in range(gpus.WARM_UP + 2):
+            step(*vast())
+        del step
+        gc.collect()
+        cuda.synchronize()
+        cupy.get_default_memory_pool().free_all_blocks()
+        free.append(cupy.cuda.runtime.memGetInfo()[0])
+    assert free[2] - free[-1] <= 200 * MIB, free  # a product's workspace stays, 32 MiB for each new stream
+
+
 # Others' work
 
 
@@ -149,7 +170,8 @@ def test_a_batch_that_does_not_fit_does_no_harm(either, monkeypatch):
     """It raises, and the training goes on as if it had not come: twice, since the third time would be recorded."""
     data, size = problem(either, 30)
     inputs, most = (40, 30 * MIB) if is_real(either) else (5, 20_000)
-    vast = np.zeros((most // (3 * 4 * inputs), inputs), np.float32), np.zeros(most // (3 * 4 * inputs), np.int32)
+    rows = most // (3 * 4 * inputs)
+    large = np.zeros((rows, inputs), np.float32), np.zeros(rows, np.int32)
     alone = train(either, data, size=size)
     step = gpus.new_step(either, size=size)
     values = []
@@ -159,7 +181,7 @@ def test_a_batch_that_does_not_fit_does_no_harm(either, monkeypatch):
         values.append(step(x, y))
         if i in (1, 20):
             with limited(either, most, monkeypatch), pytest.raises(MemoryError, match=r"(?i)allocat\w* \d"):
-                step(*vast)
+                step(*large)
     assert np.array([float(v) for v in values]).tobytes() == alone["losses"].tobytes()
     weights = step.model.get_weights()
     assert all(w.tobytes() == alone[name].tobytes() for name, w in weights.items())
@@ -167,13 +189,12 @@ def test_a_batch_that_does_not_fit_does_no_harm(either, monkeypatch):
 
 @pytest.mark.cuda
 def test_a_recording_that_does_not_fit_leaves_earlier_graphs_their_memory(cuda):
-    """CuPy's pool gives back what is free when memory runs out. In a recorder's pool that is what graphs work in.
+    """When memory runs out, CuPy's pools give back what is free, and free in a recorder's pool is what graphs work in.
 
-    Only where the pool still has it are they launched: others' memory is not to be written to.
+    That is looked at before the graphs are launched again, so that they do not write to memory that is others' now.
     """
     data, size = problem(cuda, 30)
-    rows = 1 << 16
-    data[10:10] = [(np.zeros((rows, LARGE["inputs"]), np.float32), np.zeros(rows, np.int32))] * 3
+    data[10:10] = [vast()] * 3
     expected = train(cuda, data, size=size, capture=False)
     step, values = gpus.new_step(cuda, size=size), []
     pool = step._recordings.recorder.pool
@@ -182,7 +203,7 @@ def test_a_recording_that_does_not_fit_leaves_earlier_graphs_their_memory(cuda):
             values.append(step(x, y))
             continue
         cuda.synchronize()
-        room = cuda.cupy.cuda.runtime.memGetInfo()[0] - 64 * MIB  # an array of the largest layer takes 75
+        room = cuda.cupy.cuda.runtime.memGetInfo()[0] - 64 * MIB
         filler, before = cuda.empty((room // 4,), "float32"), pool.total_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is not captured, unless there was a way

@@ -19,6 +19,8 @@ LARGE = {"inputs": 40, "hidden": (300, 70), "classes": 10}
 OPTIONS = {
     "plain": {},
     "float64": {"dtype": "float64"},
+    "bfloat16": {"dtype": "mixed_bfloat16"},
+    "float16, clip": {"dtype": "mixed_float16", "clip_norm": 0.5},
     "clip": {"clip_norm": 0.5},
     "parts": {"accumulate": 2},
     "clip, parts": {"clip_norm": 0.5, "accumulate": 2},
@@ -26,12 +28,12 @@ OPTIONS = {
 
 
 def problem(backend, count=100, **options):
-    """Batches, each tenth of them smaller, and the size of a network for them; fewer and small without a GPU."""
+    """Batches, each fifth of them smaller, and the size of a network for them; fewer and small without a GPU."""
     real = gpus.is_real(backend)
     size = LARGE if real else {}
     like = {name: size[name] for name in ("inputs", "classes") if name in size}
-    made = gpus.batches(count if real else 24, n=64 if real else 8, **like, **options)
-    return [(x[:-3], y[:-3]) if i % 10 == 9 else (x, y) for i, (x, y) in enumerate(made)], size
+    made = gpus.batches(count if real else 16, n=64 if real else 8, **like, **options)
+    return [(x[:-3], y[:-3]) if i % 5 == 4 else (x, y) for i, (x, y) in enumerate(made)], size
 
 
 # Where the inputs are
@@ -60,7 +62,7 @@ def test_captured_equals_eager_bit_for_bit(on, way, options, either):
 
     Eager steps get the batch from the host: what lies crookedly on the GPU is laid straight for a graph.
     """
-    data, size = problem(either, dtype=options.get("dtype", "float32"))
+    data, size = problem(either, dtype="float64" if options.get("dtype") == "float64" else "float32")
     eager = train(either, data, capture=False, size=size, **options)
     stream = gpus.stream_of(either) if on == "own stream" else None
     captured = train(either, data, lay=WAYS[way], stream=stream, size=size, **options)

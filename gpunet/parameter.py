@@ -118,10 +118,16 @@ class ParameterStore:
         start = self.offsets[p.name]
         return self.backend.xp.reshape(buffer[start : start + p.size], p.shape)
 
-    def refresh(self) -> None:
-        """Round the values anew for the layers, after whatever changed them."""
-        if self.compute != self.dtype:
-            self.rounded[...] = self.backend.asarray(self.values, self.compute)
+    def refresh(self, end: int | None = None) -> None:
+        """Round the values anew for the layers, up to a place in the buffer, after whatever changed them."""
+        if self.compute != self.dtype and self.values.shape[0]:
+            rounded = self.rounded[:end]
+            self.fused(_rounded)(rounded, self.values[:end], out=rounded)
+
+    def mark_written(self) -> None:
+        """Say that every gradient was written: recorded work did it, which runs no Python."""
+        for p in self.trainable:
+            p.written = True
 
     def initialize(self, seed: int) -> None:
         """Draw the initial values, each keyed by (seed, path, shape)."""
@@ -156,3 +162,8 @@ class ParameterStore:
         if formula not in self._fused:
             self._fused[formula] = self.backend.fuse(formula)
         return self._fused[formula]
+
+
+def _rounded(xp: Any, rounded: Array, values: Array) -> Array:
+    """The values; stored in the narrower type of the two."""
+    return values

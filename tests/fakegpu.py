@@ -17,7 +17,7 @@ import numpy as np
 from cuda_on_cpu import guarded
 from fake_cublas_lt import FakeCublasLt
 from fakegpu_array import FakeArray
-from fakegpu_cuda import CUDARuntimeError, FakeDevice, FakeRawModule, FakeStream, cuda_of
+from fakegpu_cuda import CUDARuntimeError, FakeDevice, FakeStream, cuda_of
 
 from gpunet_backends.cupy_ import CupyBackend
 
@@ -82,10 +82,11 @@ class FakeCupy:
         self.kept: list[FakeArray] = []
         self.ndarray = type("FakeArray", (FakeArray,), {"_cupy": self, "__module__": "fakegpu"})
         self.cuda = cuda_of(self)
+        self.pool = self.cuda.MemoryPool()
 
-    def RawModule(self, *, code: str, options: tuple[str, ...] = ()) -> FakeRawModule:
-        """Kernels from source."""
-        return FakeRawModule(self, code, options)
+    def get_default_memory_pool(self) -> Any:
+        """The pool of what is allocated otherwise."""
+        return self.pool
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(np, name, None) if name in FUNCTIONS | PLAIN else None
@@ -154,7 +155,7 @@ class FakeCupy:
             self.values.append(data.item())
             return self.produce(result, lambda: np.copyto(result._data, data))
         if data.size:
-            self.refuse_capture("a copy from the host")
+            self.refuse_copy("H2D")
             self.counts.uploads += 1
             np.copyto(result._data, data.reshape(result.shape))
         return result
@@ -170,20 +171,27 @@ class FakeCupy:
 
     def download(self) -> None:
         """A copy to the host, which waits."""
-        self.refuse_capture("a copy to the host")
+        self.refuse_copy("D2H")
         self.counts.downloads += 1
         self.wait()
 
     def wait(self) -> None:
         """The host waits for the device."""
-        self.refuse_capture("a synchronisation")
+        self.refuse_waiting()
         self.counts.synchronisations += 1
 
-    def refuse_capture(self, what: str) -> None:
-        """As CUDA does; the graph is lost."""
+    def refuse_copy(self, direction: str) -> None:
+        """As CuPy does while the stream captures."""
+        if self.recorded is not None:
+            raise RuntimeError(f"the current stream is capturing, so {direction} transfers are disallowed")
+
+    def refuse_waiting(self) -> None:
+        """As CUDA does while the stream captures; the graph is lost."""
         if self.recorded is not None:
             self.broken = True
-            raise CUDARuntimeError(900, f"cudaErrorStreamCaptureUnsupported: {what} while the stream is capturing")
+            raise CUDARuntimeError(
+                900, "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing"
+            )
 
     def check_device(self, x: FakeArray) -> None:
         """The array must be on the current GPU."""

@@ -144,18 +144,70 @@ class FakeGraph:
 
 
 class FakeMemoryPool:
-    """cupy.cuda.MemoryPool. What is allocated while a stream captures must come from one that the graph keeps."""
+    """cupy.cuda.MemoryPool. What is allocated while a stream captures must come from one that the graph keeps.
+
+    freed  how often its free blocks were given back
+    """
+
+    def __init__(self, allocator: Callable[[int], Any] | None = None):
+        self.allocator, self.freed = allocator, 0
 
     def malloc(self, size: int) -> None:
         raise NotImplementedError("fakegpu only asks whose malloc is in use")
 
+    def free_all_blocks(self) -> None:
+        self.freed += 1
 
-class FakeRawModule:
-    """cupy.RawModule: the same source, compiled for the CPU."""
+    def set_limit(self, size: int) -> None:
+        assert size == 0
 
-    def __init__(self, cupy: FakeCupy, code: str, options: tuple[str, ...] = ()):
+
+class FakeNvrtc:
+    """cupy.cuda.nvrtc: the same source, compiled for the CPU. Its machine code is the source itself."""
+
+    class NVRTCError(RuntimeError):
+        pass
+
+    def __init__(self) -> None:
+        self.programs: list[str] = []
+        self.log = ""
+
+    def getVersion(self) -> tuple[int, int]:
+        return 0, 0  # so that nothing lands in the folder of a real one
+
+    def getSupportedArchs(self) -> list[int]:
+        return [75, 80, 90]
+
+    def createProgram(self, source: str, name: str, headers: tuple[str, ...], names: tuple[str, ...]) -> int:
+        self.programs.append(source)
+        return len(self.programs) - 1
+
+    def compileProgram(self, program: int, options: tuple[str, ...]) -> None:
         assert all(type(o) is str for o in options)
-        self._cupy, self._module = cupy, module(code)
+        try:
+            module(self.programs[program])
+        except CudaError as error:
+            self.log = str(error)
+            raise self.NVRTCError("NVRTC_ERROR_COMPILATION (6)") from None
+
+    def getCUBIN(self, program: int) -> bytes:
+        return self.programs[program].encode()
+
+    def getProgramLog(self, program: int) -> str:
+        return self.log
+
+    def destroyProgram(self, program: int) -> None:
+        self.programs[program] = ""
+
+
+class FakeModule:
+    """cupy.cuda.Module: machine code that was loaded."""
+
+    def __init__(self, cupy: FakeCupy):
+        self._cupy = cupy
+
+    def load(self, cubin: bytes) -> None:
+        self._module = module(cubin.decode())
 
     def get_function(self, name: str) -> Callable[..., None]:
         def launch(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
@@ -220,6 +272,8 @@ def cuda_of(cupy: FakeCupy) -> SimpleNamespace:
         Device=lambda device=None: FakeDevice(cupy, device),
         Stream=lambda **options: FakeStream(cupy, **options),
         Event=lambda **options: FakeEvent(cupy, **options),
+        Module=lambda: FakeModule(cupy),
+        nvrtc=FakeNvrtc(),
         get_current_stream=lambda: cupy.stream,
         MemoryPool=FakeMemoryPool,
         using_allocator=using_allocator,

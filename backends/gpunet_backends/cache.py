@@ -31,17 +31,17 @@ def _of_user() -> str | None:
     return platformdirs.user_cache_dir("gpunet")
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a file unless it is there already, whole or not at all.
 
     Raises     OSError: a full disk, say.
     """
-    if path.exists() and path.read_bytes() == text.encode():
+    if path.exists() and path.read_bytes() == content:
         return
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(text.encode())
+            file.write(content)
         os.replace(temporary, path)
     except OSError:
         Path(temporary).unlink(missing_ok=True)

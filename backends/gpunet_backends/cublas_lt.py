@@ -197,7 +197,7 @@ class LtMatmul:
         """NVIDIA recommends 32 MiB for Hopper and 4 MiB for what was before."""
         self.workspaces: dict[int, int] = {}
         """Address of each stream's workspace, by the stream's pointer."""
-        self._memory, self._plans = list[Array](), dict[tuple[Any, ...], Callable[..., Array]]()
+        self._memory, self._plans = dict[int, Array](), dict[tuple[Any, ...], Callable[..., Array]]()
         self._numbers = {CUDA_R_32F: np.array([0, 1], "float32"), CUDA_R_64F: np.array([0, 1], "float64")}
         self.scales = {scale: (x.ctypes.data, x.ctypes.data + x.itemsize) for scale, x in self._numbers.items()}
         """Addresses of 0 and 1, by data type."""
@@ -232,11 +232,16 @@ class LtMatmul:
         """Memory for the products on one stream, which run one after another; those on two streams may overlap.
 
         A graph writes into that of the stream it was captured on, so graphs from one stream must not run at the same
-        time, and it is kept until this object, which must outlive them, goes. cuBLASLt needs 256 bytes of alignment.
+        time, and it is kept until it is forgotten after the last of them. cuBLASLt needs 256 bytes of alignment.
         """
-        self._memory.append(self.cupy.empty(self.workspace_bytes, "uint8"))
-        self.workspaces[stream] = address = int(self._memory[-1].data.ptr)
+        self._memory[stream] = memory = self.cupy.empty(self.workspace_bytes, "uint8")
+        self.workspaces[stream] = address = int(memory.data.ptr)
         return address
+
+    def forget(self, stream: int) -> None:
+        """Give back the workspace of a stream on which nothing runs any more."""
+        self.workspaces.pop(stream, None)
+        self._memory.pop(stream, None)
 
     def _plan(self, a: Array, b: Array, out: Array | None, add: bool, alignment: int) -> Callable[..., Array]:
         """A function of a, b and out, for all operands of this signature."""

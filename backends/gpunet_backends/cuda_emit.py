@@ -64,7 +64,7 @@ class _Emitter(Body):
         body()
         arguments = self.arguments()
         parameters = [*arguments.values(), *(f"const idx {name}" for name in numbers)]
-        name = "gpunet_" + re.sub(r"\W+", "_", self.stage.graph.name)[:60]
+        name = "gpunet_" + re.sub(r"\W+", "_", self.stage.graph.name, flags=re.ASCII)[:60]
         columns, column_kernel = self.second_stage(f"{name}_columns", self.column_sums, ["parts", "k"])
         totals, total_kernel = self.second_stage(f"{name}_totals", self.totals, ["parts"])
         text = "\n".join(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpunet.backend import Array
+from gpunet_backends.cublas_lt import LtMatmul
 from gpunet_backends.cuda_plan import is_ready
+
+OUT_OF_MEMORY = 2
+"""Number of a CUDA error."""
+MOST_AHEAD = 16
+"""Calls whose host inputs may wait to be copied; else a host that is much faster than the GPU would fill its memory."""
 
 
 class Recorder:
@@ -18,19 +26,40 @@ class Recorder:
     pool         memory of what is temporary inside graphs: nobody else gets it between two launches
     stream       on which work is recorded; nothing runs there
     copy_stream  on which inputs are copied from the host, while the graph before runs
+    in_flight    events of arrival, each with the pinned memory that was read until then; the oldest first
+    alive        recordings that may still be launched
     """
 
-    def __init__(self, cupy: Any):
-        self.cupy, self.pool = cupy, cupy.cuda.MemoryPool()
+    def __init__(self, cupy: Any, products: LtMatmul):
+        self.cupy, self.products, self.device = cupy, products, cupy.cuda.Device()
+        self.pool = cupy.cuda.MemoryPool(partial(allocate, cupy))
+        self.pool.set_limit(size=0)  # where there is one, CuPy's pool gives back free blocks to stay below it
         self.stream, self.copy_stream = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
-        self.in_flight: list[tuple[Any, Any]] = []
+        self.in_flight: deque[tuple[Any, Any]] = deque()
+        self.alive = 0
 
     def record(self, work: Callable[..., Array], inputs: Sequence[Array]) -> Recording:
         """Record ``work(*inputs)``, which returns one array. Nothing is computed. It must have run like this before.
 
         Raises whatever the work raises, or what CUDA says of it: copies from and to the host, and waiting, are refused.
         """
-        return Recording(self, work, inputs)
+        self.alive += 1
+        self.cupy.get_default_memory_pool().free_all_blocks()  # what a step needed: the graph needs it once more
+        try:
+            return Recording(self, work, inputs)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """One recording less. After the last one, its memory goes back to the GPU, which waits for its work to end."""
+        self.alive -= 1
+        if self.alive == 0:
+            with self.device:
+                self.copy_stream.synchronize()  # synchronises: pinned memory is read until then
+                self.in_flight.clear()
+                self.products.forget(self.stream.ptr)
+                self.pool.free_all_blocks()
 
     def placed(self, inputs: Sequence[Any]) -> list[Array]:
         """Inputs on the GPU, aligned and contiguous as those of a graph: what runs on them prepares for recording."""
@@ -43,16 +72,20 @@ class Recorder:
         The copy in pinned memory that the GPU reads is kept until it has arrived.
         """
         cuda = self.cupy.cuda
-        self.in_flight = [entry for entry in self.in_flight if not entry[0].done]
+        while self.in_flight and self.in_flight[0][0].done:
+            self.in_flight.popleft()
+        if len(self.in_flight) >= MOST_AHEAD:
+            self.in_flight.popleft()[0].synchronize()  # synchronises: the host is sixteen batches ahead
         self.copy_stream.wait_event(free)
-        arrived = cuda.Event(disable_timing=True)
+        arrived, kept = cuda.Event(disable_timing=True), []
         for target, source in zip(targets, sources, strict=True):
             memory = cuda.alloc_pinned_memory(source.nbytes)
             pinned = np.frombuffer(memory, source.dtype, source.size).reshape(source.shape)
             pinned[...] = source
             target.set(pinned, stream=self.copy_stream)
-            self.in_flight.append((arrived, memory))
+            kept.append(memory)
         arrived.record(self.copy_stream)
+        self.in_flight.append((arrived, kept))
         return arrived
 
 
@@ -63,10 +96,9 @@ class Recording:
     """
 
     def __init__(self, recorder: Recorder, work: Callable[..., Array], inputs: Sequence[Array]):
-        self.recorder, self.work = recorder, work
-        self.like = [(x.shape, x.dtype) for x in inputs]
+        self.work, self.like, self.calls = work, [(x.shape, x.dtype) for x in inputs], 0
         self.slots = [Slot(recorder, work, self.like)]
-        self.calls = 0
+        self.recorder = recorder
 
     def __call__(self, *inputs: Any) -> Array:
         """The result for these inputs, all of this GPU or all of the host, as a fresh array. Nothing waits."""
@@ -74,7 +106,8 @@ class Recording:
         current = cuda.get_current_stream()
         from_host = isinstance(inputs[0], np.ndarray)
         if from_host and self.calls == 1:
-            self.slots.append(Slot(self.recorder, self.work, self.like))
+            with suppress(Exception):  # too little memory, say: then a copy waits for the graph before
+                self.slots.append(Slot(self.recorder, self.work, self.like))
         slot = self.slots[self.calls % len(self.slots)]
         self.calls += 1
         if from_host:
@@ -85,6 +118,11 @@ class Recording:
         slot.graph.launch()
         slot.free.record(current)
         return slot.result.copy()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at the end of the process CuPy may be gone already
+            self.slots.clear()
+            self.recorder.release()
 
 
 class Slot:
@@ -106,6 +144,24 @@ class Slot:
             except BaseException:
                 abandon(recorder)
                 raise
+
+
+def allocate(cupy: Any, size: int) -> Any:
+    """Memory for a pool of graphs.
+
+    When memory runs out, CuPy's pool gives back its free blocks, and what is temporary in graphs is free to its
+    knowledge. So the common pool gives back its own instead, and the error that CuPy's pool acts upon is not raised.
+    """
+    cuda = cupy.cuda
+    for free in (cupy.get_default_memory_pool().free_all_blocks, None):
+        try:
+            return cuda.MemoryPointer(cuda.Memory(size), 0)
+        except cuda.runtime.CUDARuntimeError as error:
+            if error.status != OUT_OF_MEMORY:
+                raise
+        if free is not None:
+            free()
+    raise cuda.memory.OutOfMemoryError(size, -1)
 
 
 def abandon(recorder: Recorder) -> None:

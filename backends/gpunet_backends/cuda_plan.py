@@ -82,7 +82,7 @@ class Plan:
     def place_directly(self, n: int, operands: Sequence[Array], layout: Sequence[int | None]) -> int | None:
         """The operand that the kernel itself may overwrite with output n; else the result is copied there."""
         place, node = layout[n], self.graph.nodes[self.graph.outputs[n]]
-        if place is None or place not in self.graph.used or node.op in ("column_sum", "total"):
+        if place is None or node.op in ("column_sum", "total"):
             return None
         operand, array = self.graph.operands[place], operands[place]
         alone = node.kind == "full" or not self.full  # a row's value is still read by other threads
@@ -101,7 +101,13 @@ class Plan:
         even = all(outer == inner * n for (_, outer), (n, inner) in pairwise(lead))
         if not even or not lead or any(s < 0 or s % size for _, s in lead):
             return None
-        return int(lead[-1][1] // size)
+        stride = int(lead[-1][1] // size)
+        return None if stride % self.row_vector() else stride
+
+    def row_vector(self) -> int:
+        """Elements of a row that a thread reads at once. By k and the type alone: so sums have one order."""
+        vector = ALIGNMENT // BYTES[self.dtype]
+        return 1 if self.k % vector else vector
 
     def must_copy(self, i: int, array: Array) -> bool:
         """Does the kernel need the operand elsewhere, or in another layout?"""
@@ -148,10 +154,8 @@ class Plan:
         types = (*self.types, *[self.real] * (len(graph.operands) - count))
         in_place = tuple(self.direct[n] if n < stage.own else None for n in stage.outputs)
         strided = frozenset(i for i in self.strides if i in graph.used)
-        vector = ALIGNMENT // BYTES[self.dtype]
-        if not is_flat(graph) or strided or stage.rows:
-            uneven = self.k % vector or any(self.strides[i] % vector for i in strided)
-            vector = 1 if uneven else vector
+        flat = is_flat(graph) and not strided and not stage.rows
+        vector = ALIGNMENT // BYTES[self.dtype] if flat else self.row_vector()
         steps = -(-self.k // vector)
         width = 8 if steps <= 16 else 32 if steps <= 256 else BLOCK
         return Variant(types, in_place, strided, vector, width if stage.rows else 32, self.elements >= LARGE)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from gpunet.backend import Array, Shape
-from gpunet.errors import ArrayError, DeviceError, DeviceMemoryError
+from gpunet.errors import ArrayError, DeviceError, DeviceMemoryError, RecordingError
 from gpunet.formula import Formula, dtype_name
 from gpunet_backends.array_api import ArrayAPIBackend, Fused, numpy_type
 from gpunet_backends.cublas_lt import LtMatmul, load
@@ -54,7 +54,10 @@ class CupyBackend(ArrayAPIBackend):
         with self._gpu:
             if self.owns(x):
                 return x if dtype is None or dtype_name(x.dtype) == dtype else x.astype(numpy_type(dtype))
-            return self.cupy.asarray(self.host_array(x, dtype))
+            array = self.host_array(x, dtype)
+            if array.ndim and self.cupy.cuda.get_current_stream().is_capturing():
+                raise RecordingError("an array is copied from the host, whose numbers a recording would repeat.")
+            return self.cupy.asarray(array)
 
     def host_array(self, x: Any, dtype: str | None = None) -> Any:
         """What ``asarray`` accepts besides own arrays; an array of another GPU is refused."""
@@ -94,7 +97,7 @@ class CupyBackend(ArrayAPIBackend):
     def recorder(self) -> Recorder:
         """For work that shall be one CUDA graph."""
         with self._gpu:
-            return Recorder(self.cupy)
+            return Recorder(self.cupy, self._products)
 
     def synchronize(self) -> None:
         """Wait for the GPU."""

@@ -84,7 +84,7 @@ def signature(arguments: Sequence[Argument], numbers: int) -> Any:
 def load(text: str, name: str) -> ModuleType:
     """Import a source through its file in the cache folder, where people and Numba's own cache find it."""
     path = cache_folder() / f"{name}.py"
-    cache.write(path, text)
+    cache.write(path, text.encode())
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # a .py file
     assert spec.loader is not None

@@ -150,9 +150,9 @@ class Sequential(Layer):
         observe             called with each layer and its output
         counter, constants  arrays that steps share: see ``Context``
         """
-        for name, value in (("seed", seed), ("step", step)):
-            if value is not None and not 0 <= value < 2**32:
-                raise ArgumentError(f"{name} must be in [0, 2**32), but got {value}.")
+        if not 0 <= seed < 2**32 or not 0 <= (step or 0) < 2**32:
+            check_key("seed", seed)
+            check_key("step", step or 0)
         if training:
             self.store.begin()
         return Context(
@@ -252,6 +252,12 @@ class Sequential(Layer):
         """Print layers, output shapes, parameter counts, and what runs as one formula."""
         require_built(self)
         print(summary_text(self))
+
+
+def check_key(name: str, value: int) -> None:
+    """Refuse what cannot be part of a random key."""
+    if not 0 <= value < 2**32:
+        raise ArgumentError(f"{name} must be in [0, 2**32), but got {value}.")
 
 
 def refuse_shared(layers: Sequence[Layer]) -> None:

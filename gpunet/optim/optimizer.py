@@ -68,7 +68,7 @@ class Optimizer:
         else:
             store.fused(_next)(self._t, unless, out=self._t)
             store.fused(self._guarded)(self._p, self._g, *self._state, self._lr, self._t, unless, out=state)
-        store.refresh()
+        store.refresh(store.trainable_end)
 
     def _guarded(self, xp: Any, p: Array, g: Array, *rest: Array) -> tuple[Array, ...]:
         """The formula, or what was there where ``unless`` is positive."""

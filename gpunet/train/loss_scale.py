@@ -50,7 +50,7 @@ def _unscaled(xp: Any, g: Array, factor: Array) -> tuple[Array, Array]:
 
 def _adjusted(xp: Any, factor: Array, good: Array, bad: Array) -> tuple[Array, Array]:
     full = good + 1 >= INTERVAL
-    grown = xp.where(full, factor * GROWTH, factor)
+    grown = xp.where(full & xp.isfinite(factor * GROWTH), factor * GROWTH, factor)
     return xp.where(bad > 0, factor * BACKOFF, grown), xp.where((bad > 0) | full, 0.0, good + 1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from gpunet.backend import Array, host
 from gpunet.errors import ArgumentError
 from gpunet.layer import Context
-from gpunet.layers.sequential import Sequential
+from gpunet.layers.sequential import Sequential, check_key
 from gpunet.losses import Loss
 from gpunet.optim import Optimizer
 from gpunet.optim.clip import clip_to
@@ -23,9 +23,10 @@ class TrainStep:
     accumulate  the batch is run in this many parts under one context, then updated once: less memory, same gradient
     seed        of dropout; with the number of the step, the key of its random numbers
     capture     on a GPU, record the third step with inputs of a shape as one CUDA graph, and launch that from then on;
-                the results are the same, bit for bit
+                the results are the same, bit for bit, for inputs that lie in memory as fresh arrays do
 
-    A call returns the loss as a fresh 0-d array on the device and never synchronises; float(loss) does.
+    A call returns the loss as a fresh 0-d array on the device and does not synchronise (with host inputs on a GPU only
+    when sixteen batches wait to be copied); float(loss) does. Not for several threads at once.
     ``steps`` counts calls, and may be set. ``loss_scale`` is there for models of dtype "mixed_float16".
     """
 
@@ -40,37 +41,48 @@ class TrainStep:
         seed: int = 0,
         capture: bool = True,
     ):
-        if clip_norm is not None and not clip_norm > 0:
-            raise ArgumentError(f"clip_norm must be positive or None, but got {clip_norm!r}.")
         if not isinstance(accumulate, int) or accumulate < 1:
             raise ArgumentError(f"accumulate must be a whole number of parts, at least 1, but got {accumulate!r}.")
-        self.model, self.optimizer, self.backend = model, optimizer, model.store.backend
-        self.loss = loss.bind(self.backend)
+        self.model, self.loss, self.optimizer, self.backend = model, loss, optimizer, model.store.backend
         self.accumulate, self.seed, self.steps = accumulate, seed, 0
-        self._limit = None if clip_norm is None else self.backend.scalar(clip_norm, model.store.dtype)
+        self.clip_norm = clip_norm
         self.loss_scale = LossScale(model.store) if model.dtype == "float16" else None
         self._constants: dict[int, Array] = {}
         recorder = self.backend.recorder() if capture else None
         self._recordings = None if recorder is None else Recordings(recorder, self._counting)
-        self._version = model.version
-        self._counter, self._counted = self.backend.scalar(0, "int64"), 0  # the number of the step, on the device
+        self._recorded_with: tuple[Any, ...] = ()
+        self._counter = self.backend.scalar(0, "int64")  # the number of the step, on the device
+        self._counted: int | None = 0  # what is in it, if that is known
+        loss.bind(self.backend)
+
+    @property
+    def clip_norm(self) -> float | None:
+        """Largest global norm of the gradients, or None."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, norm: float | None) -> None:
+        if norm is not None and not norm > 0:
+            raise ArgumentError(f"clip_norm must be positive or None, but got {norm!r}.")
+        self._clip_norm = norm
+        self._limit = None if norm is None else self.backend.scalar(norm, self.model.store.dtype)
 
     def __call__(self, x: Any, y: Any) -> Array:
         """Train on one batch of host or device arrays; -> its loss before the update.
 
         Raises
-            ArgumentError: the batch is empty, or x and y differ in length.
+            ArgumentError: the batch is empty, or x and y differ in length; ``steps`` is not in [0, 2**32).
+            DeviceMemoryError: the GPU has too little memory.
         """
         model, backend = self.model, self.backend
-        stay = self._recordings is not None and not (backend.owns(x) or backend.owns(y))  # recorded work copies them
-        where = host() if stay else backend
-        x, y = where.asarray(x, model.dtype), self.loss.convert(y, where, model.store.dtype)
-        if x.shape[:1] != y.shape[:1] or not x.shape or x.shape[0] < self.accumulate:
-            raise ArgumentError(
-                f"a batch needs as many inputs as targets and at least accumulate={self.accumulate} of them, "
-                f"but got inputs {tuple(x.shape)} and targets {tuple(y.shape)}."
-            )
         with backend.scope():
+            where = host() if self._recordings is not None and on_host(x) and on_host(y) else backend
+            x, y = where.asarray(x, model.dtype), self.loss.convert(y, where, model.store.dtype)
+            if x.shape[:1] != y.shape[:1] or not x.shape or x.shape[0] < self.accumulate:
+                raise ArgumentError(
+                    f"a batch needs as many inputs as targets and at least accumulate={self.accumulate} of them, "
+                    f"but got inputs {tuple(x.shape)} and targets {tuple(y.shape)}."
+                )
             self.optimizer.prepare(model)
             value = self._work(x, y, self.steps) if self._recordings is None else self._run(self._recordings, x, y)
         self.steps += 1
@@ -112,15 +124,20 @@ class TrainStep:
 
     def _run(self, recordings: Recordings, x: Array, y: Array) -> Array:
         """The step from its recording, if there is one by now."""
-        if self._version != self.model.version:
+        model = self.model
+        made_with = (model.version, self.loss, self.optimizer, self._limit)
+        if any(a is not b for a, b in zip(made_with, self._recorded_with or (None,) * 4, strict=True)):
             recordings.forget()
-            self._version = self.model.version
+            self._recorded_with = made_with
+        check_key("step", self.steps)
         if self._counted != self.steps:
             self._counter[...] = self.steps
+        self._counted = None  # until the work is done
         signature = (x.shape, x.dtype, y.shape, y.dtype, self.accumulate, self.seed)
-        recording = recordings.find(signature, (x, y), self.model)
+        recording = recordings.find(signature, (x, y), model)
         if recording is not None:
             value = recording(x, y)
+            model.store.mark_written()
         else:
             x, y = recordings.recorder.placed((x, y))
             value = self._counting(x, y, self.steps)
@@ -132,6 +149,11 @@ class TrainStep:
         value = self._work(x, y, step, self._counter)
         self._counter += 1
         return value
+
+
+def on_host(x: Any) -> bool:
+    """Something that the host turns into an array, or has."""
+    return isinstance(x, list | tuple) or host().owns(x)
 
 
 def _add(xp: Any, a: Array, b: Array) -> Array:

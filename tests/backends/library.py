@@ -86,8 +86,8 @@ def subclasses(base: type) -> set[type]:
     package = importlib.import_module(base.__module__.rpartition(".")[0])
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
-    found = {one for child in base.__subclasses__() for one in (child, *subclasses(child))}
-    return {one for one in found if one.__module__.startswith("gpunet.")}
+    own = [child for child in base.__subclasses__() if child.__module__.startswith("gpunet.")]
+    return {one for child in own for one in (child, *subclasses(child))}
 
 
 # ---- operands

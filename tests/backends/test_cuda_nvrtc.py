@@ -8,9 +8,10 @@ import re
 import pytest
 from kit import beside
 
+from gpunet import layers
 from gpunet.formula import classify, trace
 from gpunet_backends.cuda_emit import BLOCK, emit
-from gpunet_backends.cuda_kernels import OPTIONS
+from gpunet_backends.cuda_kernels import compiled, target
 from gpunet_backends.cuda_stages import stages
 from gpunet_backends.cuda_variant import BYTES, Variant
 
@@ -34,20 +35,6 @@ def nvrtc():
             pytest.fail(f"GPUNET_REQUIRE_NVRTC=1, but {reason}")
         pytest.skip(reason)
     return nvrtc
-
-
-def compiled(nvrtc, source: str, architecture: str, *, ptx: bool = False) -> tuple[str, str]:
-    """PTX, and what the compiler says of registers."""
-    program = nvrtc.createProgram(source, "kernel.cu", (), ())
-    options = (*OPTIONS, f"-arch={'compute' if ptx else 'sm'}_{architecture}")
-    try:
-        nvrtc.compileProgram(program, options if ptx else (*options, "--ptxas-options=-v"))
-        text = nvrtc.getPTX(program) if ptx else nvrtc.getCUBIN(program)
-        return text.decode() if ptx else "", nvrtc.getProgramLog(program)
-    except nvrtc.NVRTCError:
-        pytest.fail(nvrtc.getProgramLog(program)[:2000])
-    finally:
-        nvrtc.destroyProgram(program)
 
 
 def sources(case, dtype: str, vector: int, width: int = 32, strided: bool = False) -> list:
@@ -74,7 +61,7 @@ def test_every_formula_compiles(name, nvrtc):
     for variant in VARIANTS:
         for source in sources(library.CASES[name], *variant):
             for architecture in ARCHITECTURES:
-                _, log = compiled(nvrtc, source.text, architecture)
+                _, log = compiled(nvrtc, source.text, f"sm_{architecture}", "--ptxas-options=-v")
                 registers = [int(n) for n in re.findall(r"Used (\d+) registers", log)]
                 assert registers
                 assert max(registers) <= MOST_REGISTERS[variant[0]], (variant, log)
@@ -87,7 +74,9 @@ def test_every_formula_compiles(name, nvrtc):
 def test_memory_is_read_16_bytes_at_once(name, dtype, nvrtc):
     """In PTX: vector loads and stores, besides single ones for scalars and tails."""
     source = sources(library.CASES[name], dtype, 16 // BYTES[dtype])[-1]
-    text, _ = compiled(nvrtc, source.text, "90", ptx=True)
+    code, _ = compiled(nvrtc, source.text, "compute_90")
+    text = code.decode()
+    assert ".ftz" not in text
     body = text[text.index(f".entry {source.name}(") :].split(".entry", 2)[1]
     kinds = re.findall(r"(ld|st)\.global\.(?:nc\.)?(v\d)\.(\w\d+)", body)
     assert {int(v[1]) * int(t[1:]) for op, v, t in kinds if op == "ld"} == {128}
@@ -96,5 +85,22 @@ def test_memory_is_read_16_bytes_at_once(name, dtype, nvrtc):
 
 def test_a_broken_kernel_is_refused(nvrtc):
     source = sources(library.CASES["Tanh"], "float32", 4)[0].text.replace("tanhf", "no_such_function")
-    with pytest.raises(pytest.fail.Exception, match="no_such_function"):
-        compiled(nvrtc, source, "90")
+    with pytest.raises(RuntimeError, match=r"NVRTC cannot compile a kernel: .*no_such_function"):
+        compiled(nvrtc, source, "sm_90")
+
+
+def test_a_name_of_any_alphabet_compiles(nvrtc):
+    class Größe(layers.Tanh):
+        pass
+
+    case = library.Case(Größe().formula, "x")
+    (source,) = sources(case, "float32", 4)
+    assert "gpunet_" in source.name
+    compiled(nvrtc, source.text, "sm_90")
+
+
+def test_what_is_compiled_for(nvrtc):
+    supported = nvrtc.getSupportedArchs()
+    assert {80, 90} <= set(supported)
+    assert target(supported, 90) == "sm_90"
+    assert target([75, 80, 90], 103) == "compute_90"

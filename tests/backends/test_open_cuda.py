@@ -114,7 +114,7 @@ def test_cuda_does_not_start(cupy):
 
 
 def test_missing_nvrtc(cupy, monkeypatch):
-    monkeypatch.setattr(cupy, "RawModule", failing(RuntimeError(NVRTC)))
+    monkeypatch.setattr(cupy.cuda.nvrtc, "getSupportedArchs", failing(RuntimeError(NVRTC)))
     assert reason() == (
         'the CUDA library nvrtc is missing. Run: pip install "gpunet[cuda13]" (driver 580 or newer) or '
         '"gpunet[cuda12]", or use device="cpu".'

@@ -171,9 +171,22 @@ def test_the_factor_grows_after_good_steps(half, monkeypatch):
     assert factors == [65536.0] * 4 + [131072.0] * 5 + [262144.0] * 2
 
 
-def test_the_loss_is_not_scaled(half):
+def test_the_loss_is_not_scaled(half, monkeypatch):
+    monkeypatch.setattr(loss_scale, "INTERVAL", 1)  # each step changes the factor
     a, b = make(half, "mixed_float16"), make(half, "float32")
-    assert float(a(X, Y)) == pytest.approx(float(b(X, Y)), rel=1e-2)
+    for _ in range(3):
+        assert float(a(X, Y)) == pytest.approx(float(b(X, Y)), rel=1e-2)
+
+
+def test_the_factor_stays_finite(cpu, monkeypatch):
+    """Gradients that are zero would let it grow for ever."""
+    monkeypatch.setattr(loss_scale, "INTERVAL", 1)
+    scale = make(cpu, "mixed_float16").loss_scale
+    for _ in range(200):
+        scale.adjust(cpu.scalar(0.0, "float32"))
+    assert np.isfinite(float(scale.factor))
+    scale.adjust(cpu.scalar(1.0, "float32"))
+    assert float(scale.factor) == 2.0**126
 
 
 def test_gradients_that_float16_cannot_hold(half):

@@ -1,8 +1,8 @@
-"""cuBLASLt on host memory: what ``cublas_lt.load`` returns, for a machine without a GPU.
+"""cuBLASLt on host memory: what ``cublas_lt_library.load`` returns, for a machine without a GPU.
 
-Where the library returns a status, this raises what ``cublas_lt.bind`` makes of it; where it would crash or compute
-nonsense, an assertion fails. Numbers and sizes are those of cublasLt.h. What it cannot show: speed, the real choice of
-algorithms, their order of summing.
+Where the library returns a status, this raises what ``cublas_lt_library.bind`` makes of it; where it would crash or
+compute nonsense, an assertion fails. Numbers and sizes are those of cublasLt.h. What it cannot show: speed, the real
+choice of algorithms, their order of summing.
 """
 
 from __future__ import annotations

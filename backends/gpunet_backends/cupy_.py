@@ -10,7 +10,8 @@ from gpunet.backend import Array, Shape
 from gpunet.errors import ArrayError, DeviceError, DeviceMemoryError, RecordingError
 from gpunet.formula import Formula, dtype_name
 from gpunet_backends.array_api import ArrayAPIBackend, Fused, numpy_type
-from gpunet_backends.cublas_lt import LtMatmul, load
+from gpunet_backends.cublas_lt import LtMatmul
+from gpunet_backends.cublas_lt_library import load
 from gpunet_backends.cuda_ import CudaFused
 from gpunet_backends.cuda_graph import Recorder
 from gpunet_backends.cuda_kernels import Kernels

@@ -13,8 +13,9 @@ from fake_cublas_lt import ATTRIBUTES, PREFIX
 from kit import beside
 
 from gpunet.errors import DeviceError
-from gpunet_backends import cublas_lt
-from gpunet_backends.cublas_lt import LtMatmul, load
+from gpunet_backends import cublas_lt_library
+from gpunet_backends.cublas_lt import LtMatmul
+from gpunet_backends.cublas_lt_library import load
 
 products = beside(__file__, "products.py")
 LAYOUTS, ROUNDING, SHAPES = products.LAYOUTS, products.ROUNDING, products.SHAPES
@@ -49,7 +50,7 @@ def header_of(library) -> dict[str, int]:
 
 def test_numbers_are_those_of_the_headers(real):
     header = header_of(real)
-    used = {name: n for name, n in vars(cublas_lt).items() if re.match("CUBLAS|CUDA_R", name)}
+    used = {name: n for name, n in vars(cublas_lt_library).items() if re.match("CUBLAS|CUDA_R", name)}
     faked = {PREFIX[kind] + name: n for kind, names in ATTRIBUTES.items() for name, (n, _) in names.items()}
     faked |= {f"CUDA_{name}": n for name, n in vars(fake_cublas_lt).items() if name.startswith("R_")}
     faked |= {f"CUBLAS_{name}": n for name, n in vars(fake_cublas_lt).items() if name.startswith("COMPUTE_")}

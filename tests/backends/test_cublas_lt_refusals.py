@@ -11,7 +11,8 @@ import pytest
 from kit import beside
 
 from gpunet.errors import DeviceError, ShapeError
-from gpunet_backends.cublas_lt import LtMatmul, load
+from gpunet_backends.cublas_lt import LtMatmul
+from gpunet_backends.cublas_lt_library import load
 
 products = beside(__file__, "products.py")
 operands = products.operands

@@ -6,7 +6,6 @@ namespace. What it cannot show: races, speed, asynchrony, rounding of the device
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import array_api_strict
 import numpy as np
 from cuda_on_cpu import guarded
 from fake_cublas_lt import FakeCublasLt
-from fakegpu_array import FakeArray
+from fakegpu_array import FakeArray, aligned, poison
 from fakegpu_cuda import CUDARuntimeError, FakeDevice, FakeStream, cuda_of
 
 from gpunet_backends.cupy_ import CupyBackend
@@ -286,21 +285,6 @@ class FakeCupy:
         with FakeDevice(self, device):
             result = self.allocated(np.empty_like(x._data))
             return self.produce(result, lambda: np.copyto(result._data, x._data))
-
-
-def poison(data: np.ndarray) -> np.ndarray:
-    """Fill with a number nobody expects."""
-    data.fill(np.nan if "float" in data.dtype.name else 77)
-    return data
-
-
-def aligned(shape: Any, dtype: Any) -> np.ndarray:
-    """New memory that begins, as CuPy's does, at a multiple of 512 bytes."""
-    dtype = np.dtype(dtype)
-    size = math.prod(shape if isinstance(shape, tuple | list) else (shape,)) * dtype.itemsize
-    memory = np.empty(size + 512, np.uint8)
-    start = -memory.ctypes.data % 512
-    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def open_fakegpu(index: int = 0, gpus: int = 1, *, tf32: bool = False) -> CupyBackend:

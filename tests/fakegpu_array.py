@@ -1,7 +1,8 @@
-"""FakeArray: a NumPy array that behaves as cupy.ndarray does where CuPy and NumPy differ."""
+"""FakeArray: a NumPy array that behaves as cupy.ndarray does where CuPy and NumPy differ; and memory for it."""
 
 from __future__ import annotations
 
+import math
 import operator
 from types import SimpleNamespace
 from typing import Any
@@ -182,3 +183,18 @@ for _name in ("lshift", "rshift", "lt", "le", "gt", "ge", "eq", "ne"):
 for _name in ("neg", "pos", "abs", "invert"):
     _unary(f"__{_name}__", getattr(operator, _name))
 FakeArray.__hash__ = None  # type: ignore[assignment]
+
+
+def poison(data: np.ndarray) -> np.ndarray:
+    """Fill with a number nobody expects."""
+    data.fill(np.nan if "float" in data.dtype.name else 77)
+    return data
+
+
+def aligned(shape: Any, dtype: Any) -> np.ndarray:
+    """New memory that begins, as CuPy's does, at a multiple of 512 bytes."""
+    dtype = np.dtype(dtype)
+    size = math.prod(shape if isinstance(shape, tuple | list) else (shape,)) * dtype.itemsize
+    memory = np.empty(size + 512, np.uint8)
+    start = -memory.ctypes.data % 512
+    return memory[start : start + size].view(dtype).reshape(shape)

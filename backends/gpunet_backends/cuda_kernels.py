@@ -26,7 +26,7 @@ class Kernels:
 
     def compile(self, stage: Stage, variant: Variant) -> tuple[CudaSource, Callable[[str], Any]]:
         """The source of a stage's kernel, and its functions by name."""
-        key = (stage.graph.key, stage.rows, tuple(n >= stage.own for n in stage.outputs), variant)
+        key = (stage.graph.key, tuple(n >= stage.own for n in stage.outputs), variant)
         if key not in self._made:
             source = emit(stage, variant)
             module = self.cupy.cuda.Module()

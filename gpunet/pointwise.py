@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from gpunet.backend import Array, Backend
 from gpunet.fold import Plan, plan
@@ -20,6 +20,9 @@ class Pointwise(Layer):
     Neighbouring Pointwise layers are composed and run as one formula forward and one backward. What the formula reads
     from the layer is a constant: changing it after the first run has no effect.
     """
+
+    gain: ClassVar[float] = 1.0
+    """Of an initializer for the weights before this layer, so that activations keep their size; PyTorch's values."""
 
     _solo: Group | None = field(init=False, default=None)
 

@@ -11,10 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from layer_specs import LAYERS as LAYERS
+from spec import LayerSpec
 
 from gpunet import layers, losses, optim
 from gpunet.backend import Backend
-from gpunet.layer import Layer
 
 EPS = {"float32": np.finfo(np.float32).eps, "float64": np.finfo(np.float64).eps}
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
@@ -34,86 +35,6 @@ def draw(seed: int, *shape: int) -> np.ndarray:
     """Normal numbers that stay clear of 0, where ReLU has its kink."""
     x = np.random.default_rng(seed).standard_normal(shape)
     return np.where(np.abs(x) < 1e-2, 1e-2, x)
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """A layer, the shape of a batch, and its output by an independent formula in float64.
-
-    reference  (x, parameters by name, random bits per draw) -> y
-    maps       only elementwise arithmetic: results agree within 4 eps
-    """
-
-    name: str
-    make: Callable[[], Layer]
-    shape: tuple[int, ...]
-    reference: Callable[..., np.ndarray]
-    maps: bool = False
-
-
-def bits(shape: tuple[int, ...], draw_number: int) -> np.ndarray:
-    """Random bits of step 1 and seed 7 by Python integers: slow, and independent of the backends."""
-    from gpunet.random import threefry
-
-    words = [threefry((7, draw_number), (i, 1))[0] for i in range(int(np.prod(shape)))]
-    return np.array(words, dtype=np.int64).reshape(shape)
-
-
-def dropped(x: np.ndarray, rate: float, draw_number: int = 0) -> np.ndarray:
-    return x * (bits(x.shape, draw_number) >= rate * 2**32) / (1 - rate)
-
-
-LAYERS = [
-    LayerSpec(
-        "dense", lambda: layers.Dense(3), (5, 4), lambda x, p: np.einsum("ni,io->no", x, p["0.weight"]) + p["0.bias"]
-    ),
-    LayerSpec(
-        "dense_no_bias",
-        lambda: layers.Dense(3, use_bias=False),
-        (5, 4),
-        lambda x, p: np.einsum("ni,io->no", x, p["0.weight"]),
-    ),
-    LayerSpec(
-        "dense_time",
-        lambda: layers.Dense(3),
-        (5, 2, 4),
-        lambda x, p: np.einsum("nti,io->nto", x, p["0.weight"]) + p["0.bias"],
-    ),
-    LayerSpec("relu", layers.ReLU, (5, 4), lambda x, p: (x + np.abs(x)) / 2, maps=True),
-    LayerSpec("sigmoid", layers.Sigmoid, (5, 4), lambda x, p: np.exp(-np.logaddexp(0, -x)), maps=True),
-    LayerSpec("tanh", layers.Tanh, (5, 4), lambda x, p: 1 - 2 / (1 + np.exp(2 * x)), maps=True),
-    LayerSpec("dropout", lambda: layers.Dropout(0.3), (5, 4), lambda x, p: dropped(x, 0.3), maps=True),
-    LayerSpec("flatten", layers.Flatten, (5, 2, 3), lambda x, p: np.stack([r.ravel() for r in x]), maps=True),
-    LayerSpec(  # a view before a formula: it must not be overwritten
-        "flatten_relu",
-        lambda: layers.Sequential(layers.Flatten(), layers.ReLU()),
-        (5, 6),
-        lambda x, p: np.maximum(x, 0),
-        maps=True,
-    ),
-    LayerSpec(  # a view of the caller's dy behind a formula
-        "tanh_flatten",
-        lambda: layers.Sequential(layers.Tanh(), layers.Flatten()),
-        (5, 6),
-        lambda x, p: np.tanh(x),
-        maps=True,
-    ),
-    LayerSpec(
-        "sequential",
-        lambda: layers.Sequential(
-            layers.Dense(6, name="a"), layers.Tanh(), layers.Dropout(0.2), layers.ReLU(), layers.Dense(2, name="b")
-        ),
-        (5, 4),
-        lambda x, p: (
-            np.einsum(
-                "ni,io->no",
-                np.maximum(dropped(np.tanh(np.einsum("ni,io->no", x, p["a.weight"]) + p["a.bias"]), 0.2), 0),
-                p["b.weight"],
-            )
-            + p["b.bias"]
-        ),
-    ),
-]
 
 
 def built(spec: LayerSpec, backend: Backend, dtype: str) -> layers.Sequential:

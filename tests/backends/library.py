@@ -44,7 +44,12 @@ OPERANDS = {  # kind, values
     **dict.fromkeys(["seed", "draw", "step"], ("scalar", "key")),
 }
 bias, relu, tanh, dropout = Bias(Parameter("b", (3,), Zeros())), layers.ReLU(), layers.Tanh(), layers.Dropout(0.3)
-LAYERS = {bias: "b", relu: "", layers.Sigmoid(): "", tanh: "", dropout: "seed draw step"}
+prelu, gelu = layers.PReLU(), layers.GELU(approximate=True)
+LAYERS = {bias: "b", relu: "", tanh: "", dropout: "seed draw step", prelu: "r"}
+LAYERS |= dict.fromkeys([layers.Sigmoid(), layers.Softsign(), layers.HardSigmoid(), layers.Identity()], "")
+LAYERS |= dict.fromkeys([layers.ReLU6(), layers.LeakyReLU(), layers.ELU(), layers.SELU(), layers.CELU(0.7)], "")
+LAYERS |= dict.fromkeys([layers.GELU(), layers.SiLU(), layers.Mish(), layers.Softplus(2.0), layers.HardSwish()], "")
+LAYERS |= dict.fromkeys([layers.Softmax(), layers.LogSoftmax()], "")
 LOSSES = {losses.CrossEntropy(): "label", losses.MeanSquaredError(): "x", losses.BinaryCrossEntropy(): "probability"}
 OPTIMIZERS = {optim.SGD(0.1): "", optim.SGD(0.1, momentum=0.9): "m", optim.Adam(): "m v"}
 two = _Composition([bias, relu], [1, 0], [bias.bias], 3)
@@ -52,6 +57,12 @@ three = _Composition([bias, tanh, dropout], [1, 0, 3], [bias.bias, None, None, N
 CASES = {
     **{type(one).__name__: Case(one.formula, f"x {rest}") for one, rest in LAYERS.items()},
     **{f"{type(one).__name__}'": Case(one.derivative, f"dy x y {rest}") for one, rest in LAYERS.items()},
+    "GELU by tanh": Case(gelu.formula, "x"),
+    "GELU by tanh'": Case(gelu.derivative, "dy x y"),
+    "GLU": Case(layers.GLU().formula, "x z"),
+    "GLU'": Case(layers.GLU().derivative, "dy x z"),
+    "SwiGLU": Case(layers.SwiGLU().formula, "x z"),
+    "SwiGLU'": Case(layers.SwiGLU().derivative, "dy x z"),
     "Bias+ReLU": Case(two.forward, "x b"),
     "Bias+ReLU'": Case(two.backward, "dy x y b"),
     "Bias+Tanh+Dropout": Case(three.forward, "x b seed draw step"),

@@ -8,7 +8,7 @@ from spec import LossSpec
 from gpunet import losses
 
 
-def draw(seed: int, *shape: int) -> np.ndarray:
+def normal(seed: int, *shape: int) -> np.ndarray:
     """Normal numbers."""
     return np.random.default_rng(seed).standard_normal(shape)
 
@@ -35,7 +35,7 @@ LOSSES = [
         "mean_squared_error",
         losses.MeanSquaredError,
         (6, 4),
-        lambda s: draw(6, *s),
+        lambda s: normal(6, *s),
         lambda p, t: (np.square(p - t).mean(), 2 * (p - t) / p.size),
     ),
     LossSpec(

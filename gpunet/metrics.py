@@ -21,7 +21,7 @@ def accuracy(prediction: Any, target: Any, loss: Loss) -> float:
     labels = loss.labels(prediction, host().xp)
     if labels is None:
         raise ArgumentError(f"accuracy needs classes, but {type(loss).__name__} has none. Leave the metric out.")
-    return float((labels == target).mean())
+    return float((labels == loss.truth(target, host().xp)).mean())
 
 
 METRICS: dict[str, Callable[[Any, Any, Loss], float]] = {"accuracy": accuracy}

@@ -1,7 +1,22 @@
 """Losses: value and gradient together."""
 
 from gpunet.losses.classification import BinaryCrossEntropy, CrossEntropy
+from gpunet.losses.distribution import KLDivergence, Poisson
 from gpunet.losses.loss import Loss
-from gpunet.losses.regression import MeanSquaredError
+from gpunet.losses.margin import Hinge
+from gpunet.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError, SmoothL1
+from gpunet.losses.similarity import CosineSimilarity
 
-__all__ = ["BinaryCrossEntropy", "CrossEntropy", "Loss", "MeanSquaredError"]
+__all__ = [
+    "BinaryCrossEntropy",
+    "CosineSimilarity",
+    "CrossEntropy",
+    "Hinge",
+    "Huber",
+    "KLDivergence",
+    "Loss",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "Poisson",
+    "SmoothL1",
+]

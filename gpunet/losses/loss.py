@@ -58,6 +58,10 @@ class Loss:
         """Class labels decided by predictions, (n,) or (n, k); None where there are no classes."""
         return None
 
+    def truth(self, target: Any, xp: Any) -> Any:
+        """The class labels that a target stands for, to be compared with ``labels``."""
+        return target
+
     def random_target(self, shape: Shape, seed: int) -> Any:
         """A host target for predictions of this shape, batch included; for gradient checks."""
         return host().normal(seed, "target", shape)

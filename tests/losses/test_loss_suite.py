@@ -126,6 +126,13 @@ def test_check_targets_names_rule_value_and_remedy():
         ce.check_targets(np.array([1, 3]), (3,))
     with pytest.raises(ArrayError, match="integer labels but got float64"):
         ce.check_targets(np.array([1.0]), (3,))
+    with pytest.raises(
+        ArrayError, match=r"float targets but got int64 of the logits' shape\. One-hot rows become labels"
+    ):
+        ce.check_targets(np.zeros((2, 3), int), (3,))
+    with pytest.raises(ArrayError, match="integer labels but got bool"):
+        ce.prepare(np.zeros(2, bool), gn.device("cpu"))
+    ce.check_targets(np.array([[0.5, 0.25, 0.25]]), (3,))
     with pytest.raises(ShapeError, match=r"labels \(…\), but got \(2, 3\) and \(2, 1\)"):
         ce.check_targets(np.zeros((2, 1), int), (3,))
     with pytest.raises(ArgumentError, match=r"targets in \[0, 1\], but they go from 0.0 to 2.0"):
@@ -136,8 +143,91 @@ def test_check_targets_names_rule_value_and_remedy():
         mse.check_targets(np.zeros((2, 1), int), (1,))
 
 
+def test_one_cross_entropy_takes_labels_and_probabilities(backend):
+    z, y = draw(0, 6, 4), np.array([0, 3, 2, 1, 0, 3], np.int32)
+    loss = losses.CrossEntropy()
+    for _ in range(2):
+        value, gradient = loss(backend.asarray(z), backend.asarray(y))
+        soft_value, soft_gradient = loss(backend.asarray(z), backend.asarray(np.eye(4)[y]))
+        assert error(backend.to_numpy(value), backend.to_numpy(soft_value)) < 1e-14
+        assert error(backend.to_numpy(gradient), backend.to_numpy(soft_gradient)) < 1e-14
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_probabilities_of_special_values(smoothing, backend):
+    loss = losses.CrossEntropy(label_smoothing=smoothing)
+    z = np.array([[0.0, -np.inf, 1.0]])
+    value, gradient = loss(backend.asarray(z), backend.asarray(np.array([[0.0, 0.0, 1.0]])))
+    expected = np.inf if smoothing else np.log1p(np.exp(-1))  # smoothed, no class is impossible
+    np.testing.assert_allclose(backend.to_numpy(value), expected, rtol=1e-12)
+    assert np.isfinite(backend.to_numpy(gradient)).all()
+    value, gradient = loss(backend.asarray(np.zeros((1, 3))), backend.asarray(np.array([3])))
+    assert np.isnan(backend.to_numpy(value))
+    assert np.isnan(backend.to_numpy(gradient)).all()
+
+
+def test_training_on_probabilities(cpu):
+    x, y = draw(0, 64, 8), np.arange(64) % 4
+    x[:, :4] += 4 * np.eye(4)[y]
+    model, optimizer = gn.layers.Sequential(gn.layers.Dense(4)), gn.optim.Adam(0.05)
+    trainer = gn.Trainer(model, losses.CrossEntropy(), optimizer, metrics=["accuracy"], device="cpu")
+    history = trainer.fit(x, np.eye(4)[y], epochs=20, verbose=0)
+    assert history["loss"][-1] < history["loss"][0] / 2
+    assert trainer.evaluate(x, np.eye(4)[y])["accuracy"] > 0.9
+    with pytest.raises(ArgumentError, match="CrossEntropy needs rows of probabilities that add up to 1"):
+        trainer.fit(x, 0.5 * np.eye(4)[y], verbose=0)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ArgumentError, match=r"label_smoothing in \[0, 1\], but got 1\.5\. 0\.1 is usual"):
+        losses.CrossEntropy(label_smoothing=1.5)
+    with pytest.raises(ArgumentError, match=r"Huber needs a finite delta > 0, but got 0\. MeanAbsoluteError\(\) and"):
+        losses.Huber(0)
+    with pytest.raises(ArgumentError, match=r"SmoothL1 needs a finite beta > 0, but got nan\. For 0 use MeanAbs"):
+        losses.SmoothL1(float("nan"))
+    with pytest.raises(ArgumentError, match=r"a finite positive_weight > 0, but got -1\.0\. 1\.0 counts both classes"):
+        losses.BinaryCrossEntropy(-1.0)
+    with pytest.raises(ArgumentError, match=r"CosineSimilarity needs a finite eps > 0, but got 0\. The default is"):
+        losses.CosineSimilarity(eps=0)
+
+
+def test_the_slope_of_an_absolute_value_at_0_is_0(backend):
+    x = backend.asarray(np.zeros((2, 3), np.float32))
+    assert np.all(backend.to_numpy(losses.MeanAbsoluteError()(x, x)[1]) == 0)
+
+
+def test_check_targets_of_the_other_families():
+    losses.Hinge().check_targets(np.array([[1.0], [-1.0]]), (1,))
+    with pytest.raises(ArgumentError, match=r"targets of -1 and 1, but they go from 0.0 to 1.0, .* by 2 \* y - 1"):
+        losses.Hinge().check_targets(np.array([[0.0], [1.0]]), (1,))
+    with pytest.raises(ArgumentError, match=r"counts >= 0, but they go from -1.0 to 2.0\. .* use MeanSquaredError"):
+        losses.Poisson().check_targets(np.array([[-1.0], [2.0]]), (1,))
+    losses.KLDivergence().check_targets(np.array([[0.25, 0.75]]), (2,))
+    with pytest.raises(ArgumentError, match=r"probabilities in \[0, 1\], but they go from -1.0 to 2.0\. Turn logits"):
+        losses.KLDivergence().check_targets(np.array([[-1.0, 2.0]]), (2,))
+    with pytest.raises(ArgumentError, match=r"add up to 1, but the sums go from 0.5 to 1.0\. Divide each row"):
+        losses.KLDivergence().check_targets(np.array([[0.25, 0.25], [1.0, 0.0]]), (2,))
+    for loss in (losses.Hinge(), losses.Poisson(), losses.KLDivergence()):
+        loss.check_targets(np.zeros((0, 2)), (2,))
+
+
+def test_a_class_of_probability_0_costs_nothing_however_unlikely_it_was(backend):
+    z, t = backend.asarray(np.array([[-np.inf, 0.0]])), backend.asarray(np.array([[0.0, 1.0]]))
+    value, gradient = losses.KLDivergence()(z, t)
+    assert backend.to_numpy(value) == 0
+    assert backend.to_numpy(gradient).tolist() == [[0, -1]]
+
+
+def test_a_vector_shorter_than_eps_is_measured_against_it(backend):
+    p = np.array([[3e-9, 4e-9], [0.0, 0.0]])
+    value, gradient = losses.CosineSimilarity()(backend.asarray(p), backend.asarray(np.array([[1.0, 0.0]] * 2)))
+    assert error(backend.to_numpy(value), (0.7 + 1) / 2) < 1e-12
+    assert error(backend.to_numpy(gradient), np.array([[-1e8, 0], [-1e8, 0]]) / 2) < 1e-12
+
+
 def test_labels_decide():
     xp = np
+    assert losses.Hinge().labels(np.array([-0.3, 2.0]), xp).tolist() == [-1, 1]
     assert losses.CrossEntropy().labels(np.array([[1.0, 3.0, 2.0]]), xp).tolist() == [1]
     assert losses.BinaryCrossEntropy().labels(np.array([-1.0, 0.5]), xp).tolist() == [False, True]
     assert losses.MeanSquaredError().labels(np.zeros(2), xp) is None

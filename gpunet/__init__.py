@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpunet import data, datasets, errors, formula, initializers, layers, losses, metrics, optim, train
+    from gpunet import data, datasets, errors, formula, initializers, layers, losses, metrics, optim, schedules, train
     from gpunet._gradcheck import gradcheck
     from gpunet.backend import Backend, device, devices
     from gpunet.errors import GpunetError
@@ -34,6 +34,7 @@ __all__ = [
     "losses",
     "metrics",
     "optim",
+    "schedules",
     "train",
 ]
 

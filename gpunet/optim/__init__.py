@@ -1,8 +1,14 @@
 """Optimizers, one a file, and gradient clipping."""
 
+from gpunet.optim.adadelta import Adadelta
+from gpunet.optim.adagrad import Adagrad
 from gpunet.optim.adam import Adam
+from gpunet.optim.adamw import AdamW
 from gpunet.optim.clip import clip
+from gpunet.optim.lion import Lion
 from gpunet.optim.optimizer import Optimizer
+from gpunet.optim.radam import RAdam
+from gpunet.optim.rmsprop import RMSprop
 from gpunet.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "Optimizer", "clip"]
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "RAdam", "RMSprop", "clip"]

@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from gpunet.backend import Array
-from gpunet.errors import ArgumentError
-from gpunet.optim.optimizer import Optimizer
+from gpunet.optim.optimizer import Optimizer, Rate, decayed, one_minus_power
 
 
 @dataclass(eq=False, kw_only=True)
 class Adam(Optimizer):
     """Adaptive moment estimation.
 
-    Update     m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²
-               p ← p - lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps)
-    Raises     ArgumentError: beta1 or beta2 outside [0, 1), eps or learning_rate negative.
+    Update     g ← g + weight_decay p
+               m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      u ← max(u, v)
+               p ← p - lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps), with amsgrad u instead of v
+    Raises     ArgumentError: beta1 or beta2 outside [0, 1), eps not positive, weight_decay or learning_rate negative.
 
-    Reference: Kingma, Ba: Adam: A Method for Stochastic Optimization (2014).
+    Reference: Kingma, Ba: Adam: A Method for Stochastic Optimization (2014);
+    amsgrad: Reddi, Kale, Kumar: On the Convergence of Adam and Beyond (2018).
     """
 
-    learning_rate: float = field(default=1e-3, kw_only=False)
+    learning_rate: Rate = field(default=1e-3, kw_only=False)
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    weight_decay: float = 0.0
+    amsgrad: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ArgumentError(f"Adam needs {name} in [0, 1), but got {getattr(self, name)!r}.")
-        if not self.eps >= 0:
-            raise ArgumentError(f"Adam needs eps >= 0, but got {self.eps!r}.")
+        self._check("in [0, 1)", "beta1", "beta2")
+        self._check("> 0", "eps")  # at 0 a gradient that is always zero, and padding, would become 0 / 0
+        self._check(">= 0", "weight_decay")
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """First and second moment."""
-        return ("m", "v")
+        """First and second moment; with amsgrad the largest second moment so far, too."""
+        return ("m", "v", "u") if self.amsgrad else ("m", "v")
 
     def formula(self, xp: Any, p: Array, g: Array, *rest: Array) -> tuple[Array, ...]:
-        """p, m, v"""
-        m, v, lr, t = rest
+        """p, m, v, or p, m, v, u"""
+        return self._step(xp, p, decayed(g, p, self.weight_decay), *rest)
+
+    def _step(self, xp: Any, p: Array, g: Array, *rest: Array) -> tuple[Array, ...]:
+        """The update without weight decay."""
+        m, v, *largest, lr, t = rest
         m = self.beta1 * m + (1 - self.beta1) * g
         v = self.beta2 * v + (1 - self.beta2) * (g * g)
+        largest = [xp.maximum(u, v) for u in largest]
         correction1 = one_minus_power(xp, self.beta1, t)
         correction2 = xp.sqrt(one_minus_power(xp, self.beta2, t))
         rate, eps = lr * correction2 / correction1, self.eps * correction2  # 0-d: computed once, not per element
-        return p - rate * m / (xp.sqrt(v) + eps), m, v
-
-
-def one_minus_power(xp: Any, beta: float, t: Array) -> Any:
-    """1 - βᵗ; the plain form loses 1e-5 in float32."""
-    return -xp.expm1(t * math.log(beta)) if beta > 0 else 1 + 0 * t
+        return p - rate * m / (xp.sqrt(largest[0] if largest else v) + eps), m, v, *largest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from gpunet.backend import Array, host
@@ -125,8 +126,8 @@ class TrainStep:
     def _run(self, recordings: Recordings, x: Array, y: Array) -> Array:
         """The step from its recording, if there is one by now."""
         model = self.model
-        made_with = (model.version, self.loss, self.optimizer, self._limit)
-        if any(a is not b for a, b in zip(made_with, self._recorded_with or (None,) * 4, strict=True)):
+        made_with = (model.version, self.loss, self.optimizer, self.optimizer.schedule, self._limit)
+        if any(a is not b for a, b in zip_longest(made_with, self._recorded_with)):
             recordings.forget()
             self._recorded_with = made_with
         check_key("step", self.steps)

@@ -108,7 +108,8 @@ class _Analysis:
             nearest = abs(b.value) - b.error
             return np.where(nearest > 0, (a.error + abs(value) * b.error) / nearest, np.inf)
         low, high = (apply(op, a.value + s * a.error) for s in (-1, 1))  # the others are monotone, or even
-        return np.where(a.error > 0, np.maximum(abs(high - value), abs(low - value)), 0)
+        farthest = np.fmax(abs(high - value), abs(low - value))  # NaN: √ below 0, which the value is not
+        return np.where(a.error > 0, farthest, 0)
 
     def rounded(self, op: str, value: Any, error: Any, args: list[Known]) -> Known:
         """Add the operation's own error; mark what is on the edge of overflowing."""

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from gpunet.formula import random_bits
 from gpunet.layers import Dense, Dropout, Flatten, ReLU, Sequential, Sigmoid, Tanh
-from gpunet.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
+from gpunet.losses import (
+    BinaryCrossEntropy,
+    CosineSimilarity,
+    CrossEntropy,
+    Hinge,
+    Huber,
+    KLDivergence,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Poisson,
+    SmoothL1,
+)
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: gpunet was not compared with it")
 torch.set_num_threads(1)  # the arrays are tiny: more threads only wait for each other
@@ -110,20 +123,36 @@ def torch_loss(loss, prediction, target):
     functional = torch.nn.functional
     match loss:
         case CrossEntropy():
-            return functional.cross_entropy(prediction.movedim(-1, 1), target.long())  # (N, …, C) -> (N, C, …)
+            target = target.movedim(-1, 1) if target.is_floating_point() else target.long()  # (N, …, C) -> (N, C, …)
+            return functional.cross_entropy(prediction.movedim(-1, 1), target, label_smoothing=loss.label_smoothing)
         case BinaryCrossEntropy():
-            return functional.binary_cross_entropy_with_logits(prediction, target)
+            weight = torch.tensor(loss.positive_weight, dtype=prediction.dtype)
+            return functional.binary_cross_entropy_with_logits(prediction, target, pos_weight=weight)
         case MeanSquaredError():
             return functional.mse_loss(prediction, target)
+        case MeanAbsoluteError():
+            return functional.l1_loss(prediction, target)
+        case Huber():
+            return functional.huber_loss(prediction, target, delta=loss.delta)
+        case SmoothL1():
+            return functional.smooth_l1_loss(prediction, target, beta=loss.beta)
+        case Hinge():
+            return functional.margin_ranking_loss(prediction, torch.zeros_like(prediction), target, margin=1.0)
+        case Poisson():
+            return functional.poisson_nll_loss(prediction, target, log_input=True, full=False)
+        case KLDivergence():
+            return functional.kl_div(prediction.flatten(0, -2), target.flatten(0, -2), reduction="batchmean")
+        case CosineSimilarity():
+            return 1 - functional.cosine_similarity(prediction, target, dim=-1, eps=loss.eps).mean()
     raise NotImplementedError(f"no torch loss for {loss}")
 
 
 def torch_optimizer(optimizer, parameters):
     """The torch optimizer with a gpunet optimizer's settings."""
-    if hasattr(optimizer, "beta1"):
-        betas = (optimizer.beta1, optimizer.beta2)
-        return torch.optim.Adam(parameters, lr=optimizer.learning_rate, betas=betas, eps=optimizer.eps)
-    return torch.optim.SGD(parameters, lr=optimizer.learning_rate, momentum=optimizer.momentum)
+    given = {f.name: getattr(optimizer, f.name) for f in fields(optimizer) if f.init}
+    if "beta1" in given:
+        given["betas"] = given.pop("beta1"), given.pop("beta2")
+    return getattr(torch.optim, type(optimizer).__name__)(parameters, lr=given.pop("learning_rate"), **given)
 
 
 def randomize(model: Sequential, rng) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpunet.layers import Dense, Sequential, Tanh
-from gpunet.optim import SGD, Adam, clip
+from gpunet.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RAdam, RMSprop, clip
 
 from .peer import DTYPES, TOLERANCE, Twin, assert_close, randomize, tensor, torch, torch_optimizer
 
@@ -18,6 +18,26 @@ OPTIMIZERS = {
     "Adam with a large eps": lambda: Adam(0.01, beta1=0.5, beta2=0.9, eps=1e-2),
     "Adam with beta1 = 0": lambda: Adam(0.01, beta1=0.0),
     "Adam with beta2 = 0": lambda: Adam(0.01, beta2=0.0, eps=1e-3),
+    "SGD with weight decay": lambda: SGD(0.1, weight_decay=0.1),
+    "SGD with dampening": lambda: SGD(0.05, momentum=0.9, dampening=0.5, weight_decay=0.01),
+    "SGD with nesterov": lambda: SGD(0.05, momentum=0.9, nesterov=True),
+    "SGD with nesterov and weight decay": lambda: SGD(0.05, momentum=0.8, nesterov=True, weight_decay=0.1),
+    "Adam with weight decay": lambda: Adam(0.01, weight_decay=0.1),
+    "Adam with amsgrad": lambda: Adam(0.01, beta2=0.9, amsgrad=True),
+    "AdamW of defaults": lambda: AdamW(),
+    "AdamW with much decay": lambda: AdamW(0.01, beta1=0.8, beta2=0.95, weight_decay=0.5),
+    "AdamW with amsgrad": lambda: AdamW(0.01, beta2=0.9, amsgrad=True),
+    "RMSprop of defaults": lambda: RMSprop(),
+    "RMSprop with momentum": lambda: RMSprop(1e-3, alpha=0.9, momentum=0.9, weight_decay=0.1),
+    "RMSprop centered": lambda: RMSprop(1e-3, eps=1e-3, centered=True),
+    "RMSprop with all": lambda: RMSprop(1e-3, alpha=0.9, eps=1e-3, centered=True, momentum=0.8, weight_decay=0.1),
+    "Adagrad of defaults": lambda: Adagrad(),
+    "Adagrad with all": lambda: Adagrad(0.1, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.3),
+    "Adadelta of defaults": lambda: Adadelta(),
+    "Adadelta with all": lambda: Adadelta(0.5, rho=0.8, eps=1e-4, weight_decay=0.1),
+    "RAdam of defaults": lambda: RAdam(),
+    "RAdam with all": lambda: RAdam(0.01, beta1=0.8, beta2=0.95, eps=1e-4, weight_decay=0.1),
+    "RAdam that is never rectified": lambda: RAdam(0.01, beta2=0.6),
 }
 
 
@@ -43,11 +63,11 @@ def random_gradients(model, rng, scale=1.0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_optimizer(optimizer, dtype):
-    """20 steps; the gradients' size goes from 1e-6 to 10, so eps matters."""
+    """50 steps; the gradients' size goes from 1e-6 to 10, so eps matters."""
     model, twin, rng = make_pair(dtype)
     ours = optimizer()
     theirs = torch_optimizer(ours, twin.parameters())
-    for _ in range(20):
+    for _ in range(50):
         give_gradients(model, twin, random_gradients(model, rng, 10 ** rng.uniform(-6, 1)))
         ours.update(model)
         theirs.step()
@@ -98,3 +118,17 @@ def test_clip_of_a_nan_makes_every_gradient_nan():
     torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
     for gradients in (model.get_gradients(), twin.gradients()):
         assert all(np.isnan(g).all() for g in gradients.values())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("special", [0.1, np.nan, np.inf, -np.inf])
+def test_clip_by_value(special, dtype):
+    model, twin, rng = make_pair(dtype)
+    gradients = random_gradients(model, rng)
+    gradients["0.bias"][0] = special
+    give_gradients(model, twin, gradients)
+    clip(model, value=0.7)
+    torch.nn.utils.clip_grad_value_(twin.parameters(), 0.7)
+    theirs = twin.gradients()
+    for name, g in model.get_gradients().items():
+        np.testing.assert_array_equal(g, theirs[name])

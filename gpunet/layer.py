@@ -9,7 +9,8 @@ from typing import Any, ClassVar, TypeAlias
 from gpunet.backend import Array, Backend, Shape
 from gpunet.chain import Chain
 from gpunet.errors import ArgumentError, NotBuiltError, RecordingError, ShapeError
-from gpunet.parameter import Initializer, Parameter
+from gpunet.formula.shapes import arithmetic
+from gpunet.parameter import Initializer, Parameter, State
 
 Saved: TypeAlias = Any
 """Opaque: one forward's saved serves one backward."""
@@ -151,6 +152,7 @@ class Layer:
     prefix: str = field(init=False, default="")
     built: tuple[Shape, Shape] | None = field(init=False, default=None)
     _declared: list[Parameter] = field(init=False, default_factory=list)
+    _states: list[State] = field(init=False, default_factory=list)
     _chain: Chain | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -177,6 +179,13 @@ class Layer:
         self._declared.append(p)
         return p
 
+    def state(self, name: str, shape: Shape, init: Initializer) -> State:
+        """Declare a State, float32 or float64, with its initial value; in ``setup`` only."""
+        value = self.backend.zeros(shape, arithmetic(self.dtype))
+        value[...] = self.backend.asarray(init(0, self.prefix + name, shape), arithmetic(self.dtype))
+        self._states.append(State(self.prefix + name, value))
+        return self._states[-1]
+
     def attach(self, shape: Shape, backend: Backend, dtype: str, prefix: str = "") -> Shape:
         """Bind to a backend and set up, once; a second use in the model must have the same shape.
 
@@ -192,7 +201,7 @@ class Layer:
                 )
             return self.built[1]
         self.bind(backend, dtype)
-        self.prefix, self._declared = prefix, []
+        self.prefix, self._declared, self._states = prefix, [], []
         output = self.setup(shape)
         self.built = (shape, output)
         return output
@@ -203,7 +212,7 @@ class Layer:
 
     def detach(self) -> None:
         """Forget a build that failed."""
-        self.built, self._chain, self._declared = None, None, []
+        self.built, self._chain, self._declared, self._states = None, None, [], []
         for layer in self.sublayers():
             layer.detach()
 
@@ -218,6 +227,10 @@ class Layer:
     def parameters(self) -> list[Parameter]:
         """In declaration order, with repeats where shared."""
         return self._declared
+
+    def states(self) -> list[State]:
+        """Of this layer and those inside."""
+        return [*self._states, *(state for layer in self.sublayers() for state in layer.states())]
 
     def trainable(self) -> bool:
         """Does any parameter get a gradient?"""

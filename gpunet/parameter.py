@@ -66,6 +66,20 @@ class Parameter:
         return f"Parameter('{self.name}', {self.shape})"
 
 
+class State:
+    """An array that a layer keeps between steps but does not train, such as a running mean; part of the weights.
+
+    name   path in the model, such as "1.running_mean"
+    value  written in place, in training only
+    """
+
+    def __init__(self, name: str, value: Array):
+        self.name, self.value, self.shape = name, value, tuple(value.shape)
+
+    def __repr__(self) -> str:
+        return f"State('{self.name}', {self.shape})"
+
+
 class ParameterStore:
     """[trainable | frozen] in one flat buffer of values and one of gradients.
 

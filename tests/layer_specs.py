@@ -21,8 +21,59 @@ def dropped(x: np.ndarray, rate: float, draw_number: int = 0) -> np.ndarray:
     return x * (bits(x.shape, draw_number) >= rate * 2**32) / (1 - rate)
 
 
+def standardized(x: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+
+
+def over_batch(x: np.ndarray) -> np.ndarray:
+    rows = x.reshape(-1, x.shape[-1])
+    return (x - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.sqrt(np.einsum("...k,...k->...", x, x)[..., None] / x.shape[-1] + 1e-6)
+
+
+def dense(x: np.ndarray, p: dict, name: str) -> np.ndarray:
+    return np.einsum("...i,io->...o", x, p[f"{name}.weight"]) + p[f"{name}.bias"]
+
+
 LAYERS = [
     *ACTIVATIONS,
+    LayerSpec("batch_norm", layers.BatchNorm, (5, 6), lambda x, p: over_batch(x) * p["0.scale"] + p["0.shift"]),
+    LayerSpec("batch_norm_time", layers.BatchNorm, (4, 3, 6), lambda x, p: over_batch(x) * p["0.scale"] + p["0.shift"]),
+    LayerSpec("layer_norm", layers.LayerNorm, (5, 6), lambda x, p: standardized(x) * p["0.scale"] + p["0.shift"]),
+    LayerSpec(
+        "layer_norm_time", lambda: layers.LayerNorm(affine=False, eps=0.1), (4, 3, 6), lambda x, p: standardized(x, 0.1)
+    ),
+    LayerSpec("rms_norm", layers.RMSNorm, (5, 6), lambda x, p: unit(x) * p["0.scale"]),
+    LayerSpec("rms_norm_plain", lambda: layers.RMSNorm(affine=False), (5, 6), lambda x, p: unit(x)),
+    LayerSpec(
+        "reshape",
+        lambda: layers.Reshape((3, -1)),
+        (5, 2, 6),
+        lambda x, p: np.stack([r.reshape(3, 4) for r in x]),
+        maps=True,
+    ),
+    LayerSpec("permute", lambda: layers.Permute((2, 1)), (5, 2, 3), lambda x, p: np.einsum("nij->nji", x), maps=True),
+    LayerSpec(
+        "residual",
+        lambda: layers.Residual(layers.Dense(3), layers.Tanh(), layers.Dense(4)),
+        (5, 4),
+        lambda x, p: x + dense(np.tanh(dense(x, p, "0.0")), p, "0.2"),
+    ),
+    LayerSpec(
+        "add",
+        lambda: layers.Add(layers.Dense(3), layers.Sequential(layers.Dense(3), layers.Tanh())),
+        (5, 4),
+        lambda x, p: dense(x, p, "0.0") + np.tanh(dense(x, p, "0.1.0")),
+    ),
+    LayerSpec(
+        "concat",
+        lambda: layers.Concat(layers.Dense(3), layers.Identity(), layers.Dense(2, name="b")),
+        (5, 4),
+        lambda x, p: np.concatenate([dense(x, p, "0.0"), x, dense(x, p, "0.b")], axis=-1),
+    ),
     LayerSpec(
         "dense", lambda: layers.Dense(3), (5, 4), lambda x, p: np.einsum("ni,io->no", x, p["0.weight"]) + p["0.bias"]
     ),

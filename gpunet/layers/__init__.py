@@ -23,10 +23,12 @@ from gpunet.layers.activations import (
     SwiGLU,
     Tanh,
 )
+from gpunet.layers.compose import Add, Concat, Residual
 from gpunet.layers.dense import Dense
 from gpunet.layers.dropout import Dropout
+from gpunet.layers.normalization import BatchNorm, LayerNorm, RMSNorm
 from gpunet.layers.sequential import Sequential
-from gpunet.layers.shape import Flatten
+from gpunet.layers.shape import Flatten, Permute, Reshape
 
 __all__ = [
     "CELU",
@@ -34,18 +36,26 @@ __all__ = [
     "GELU",
     "GLU",
     "SELU",
+    "Add",
+    "BatchNorm",
+    "Concat",
     "Dense",
     "Dropout",
     "Flatten",
     "HardSigmoid",
     "HardSwish",
     "Identity",
+    "LayerNorm",
     "LeakyReLU",
     "LogSoftmax",
     "Mish",
     "PReLU",
+    "Permute",
+    "RMSNorm",
     "ReLU",
     "ReLU6",
+    "Reshape",
+    "Residual",
     "Sequential",
     "SiLU",
     "Sigmoid",

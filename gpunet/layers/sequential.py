@@ -215,8 +215,9 @@ class Sequential(Layer):
             self.store.freeze(pattern, frozen)
 
     def get_weights(self) -> dict[str, Any]:
-        """Copies of all parameters as host arrays, by name."""
-        return self._to_host([(p.name, p.master) for p in self.store.parameters])
+        """Copies of all parameters and states as host arrays, by name."""
+        arrays = [(p.name, p.master) for p in self.store.parameters]
+        return self._to_host(arrays + [(s.name, s.value) for s in self.states()])
 
     def get_gradients(self) -> dict[str, Any]:
         """Copies of all gradients as host arrays, by name; zeros for those that no layer wrote."""
@@ -229,12 +230,12 @@ class Sequential(Layer):
         return {name: host().xp.array(self.backend.to_numpy(array)) for name, array in arrays}
 
     def set_weights(self, weights: Mapping[str, Any]) -> None:
-        """Write parameters by name, in place; those not named keep their values.
+        """Write parameters and states by name, in place; those not named keep their values.
 
         Raises
             ArgumentError: an unknown name.   ShapeError: an array of another shape. Nothing is changed then.
         """
-        known = {p.name: p for p in self.store.parameters}
+        known: dict[str, Any] = {p.name: p for p in self.store.parameters} | {s.name: s for s in self.states()}
         arrays = {name: host().asarray(value) for name, value in weights.items()}
         for name, array in arrays.items():
             if name not in known:
@@ -245,7 +246,9 @@ class Sequential(Layer):
                 )
         with self.store.backend.scope():
             for name, array in arrays.items():
-                known[name].master[...] = self.backend.asarray(array, self.store.dtype)
+                one = known[name]
+                target = one.master if isinstance(one, Parameter) else one.value
+                target[...] = self.backend.asarray(array, self.store.dtype)
             self.store.refresh()
 
     def summary(self) -> None:

@@ -6,6 +6,7 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from gpunet.fold import _Composition
 from gpunet.formula import Graph
 from gpunet.initializers import Zeros
 from gpunet.layers.dense import Bias
-from gpunet.optim.clip import _norm, _scale, _square_sum
+from gpunet.optim.clip import _clamp, _norm, _scale, _square_sum
 from gpunet.parameter import Parameter
 
 formulas = beside(__file__, "../formula/formulas.py")
@@ -33,7 +34,8 @@ class Case(NamedTuple):
 
 OPERANDS = {  # kind, values
     **dict.fromkeys(["x", "dy", "y", "p", "g", "m", "z", "i", "f", "o", "c"], ("full", "normal")),
-    "v": ("full", "positive"),
+    **dict.fromkeys(["v", "u"], ("full", "positive")),
+    "square": ("full", "above four"),
     "probability": ("full", "uniform"),
     "mask": ("full", "bool"),
     **dict.fromkeys(["label", "position"], ("row", "label")),
@@ -50,10 +52,43 @@ LAYERS |= dict.fromkeys([layers.Sigmoid(), layers.Softsign(), layers.HardSigmoid
 LAYERS |= dict.fromkeys([layers.ReLU6(), layers.LeakyReLU(), layers.ELU(), layers.SELU(), layers.CELU(0.7)], "")
 LAYERS |= dict.fromkeys([layers.GELU(), layers.SiLU(), layers.Mish(), layers.Softplus(2.0), layers.HardSwish()], "")
 LAYERS |= dict.fromkeys([layers.Softmax(), layers.LogSoftmax()], "")
-LOSSES = {losses.CrossEntropy(): "label", losses.MeanSquaredError(): "x", losses.BinaryCrossEntropy(): "probability"}
-OPTIMIZERS = {optim.SGD(0.1): "", optim.SGD(0.1, momentum=0.9): "m", optim.Adam(): "m v"}
+LAYERS |= {layers.LayerNorm(): "scale shift", layers.RMSNorm(): "scale"}
+LOSSES = {losses.CrossEntropy(): "label", losses.BinaryCrossEntropy(): "probability"}
+LOSSES |= dict.fromkeys([losses.MeanSquaredError(), losses.MeanAbsoluteError()], "x")
+LOSSES |= dict.fromkeys([losses.Huber(0.7), losses.SmoothL1(0.7), losses.CosineSimilarity()], "x")
+LOSSES |= {losses.Hinge(): "x", losses.Poisson(): "v", losses.KLDivergence(): "probability"}
+WEIGHTED, SMOOTHED = losses.BinaryCrossEntropy(3.0), losses.CrossEntropy(label_smoothing=0.1)
+OPTIMIZERS = {
+    optim.SGD(0.1): "",
+    optim.SGD(0.1, momentum=0.9): "m",
+    optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.1): "m",
+    optim.SGD(0.1, momentum=0.9, dampening=0.5): "m",
+    optim.Adam(): "m v",
+    optim.Adam(amsgrad=True, weight_decay=0.1): "m v u",
+    optim.AdamW(): "m v",
+    optim.RMSprop(): "v",
+    optim.RMSprop(centered=True, momentum=0.9, weight_decay=0.1): "square probability x",  # v far above a²
+    optim.Adagrad(lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.1): "v",
+    optim.Lion(weight_decay=0.1): "m",
+    optim.Adadelta(weight_decay=0.1): "v u",
+    optim.RAdam(weight_decay=0.1): "m v",
+}
+"""Their slots, by names of OPERANDS."""
 two = _Composition([bias, relu], [1, 0], [bias.bias], 3)
 three = _Composition([bias, tanh, dropout], [1, 0, 3], [bias.bias, None, None, None], 3)
+
+
+def optimizer_name(one: optim.Optimizer) -> str:
+    """The class and the settings that are not its defaults, but for the learning rate."""
+    changed = [f.name for f in fields(one) if f.init and f.default != getattr(one, f.name)]
+    return " ".join([type(one).__name__, *(name for name in changed if name != "learning_rate")])
+
+
+def update(one: optim.Optimizer, slots: str) -> Case:
+    """Its formula in place."""
+    return Case(one.formula, f"p g {slots} lr t", (0, *range(2, 2 + len(slots.split()))))
+
+
 CASES = {
     **{type(one).__name__: Case(one.formula, f"x {rest}") for one, rest in LAYERS.items()},
     **{f"{type(one).__name__}'": Case(one.derivative, f"dy x y {rest}") for one, rest in LAYERS.items()},
@@ -68,12 +103,15 @@ CASES = {
     "Bias+Tanh+Dropout": Case(three.forward, "x b seed draw step"),
     "Bias+Tanh+Dropout'": Case(lambda xp, dy, x, *o: three.backward(xp, dy, x, None, *o), "dy x b seed draw step"),
     **{type(one).__name__: Case(one.formula, f"z {target} weight", (None, 0)) for one, target in LOSSES.items()},
-    "SGD": Case(optim.SGD(0.1).formula, "p g lr t"),
-    "SGD with momentum": Case(optim.SGD(0.1, momentum=0.9).formula, "p g m lr t", (0, 2)),
-    "Adam": Case(optim.Adam().formula, "p g m v lr t", (0, 2, 3)),
+    "CrossEntropy, smoothed": Case(SMOOTHED.formula, "z label weight", (None, 0)),
+    "CrossEntropy of probabilities": Case(losses.CrossEntropy().formula, "z probability weight", (None, 0)),
+    "CrossEntropy of probabilities, smoothed": Case(SMOOTHED.formula, "z probability weight", (None, 0)),
+    "BinaryCrossEntropy, weighted": Case(WEIGHTED.formula, "z probability weight", (None, 0)),
+    **{optimizer_name(one): update(one, slots) for one, slots in OPTIMIZERS.items()},
     "clip: square sum": Case(_square_sum, "g", (None,)),
     "clip: norm": Case(_norm, "norm"),
     "clip: scale": Case(_scale, "g norm limit"),
+    "clip: clamp": Case(_clamp, "g limit"),
     "batchnorm_mean": Case(formulas.batchnorm_mean, "x weight", (None,)),
     "batchnorm_variance": Case(formulas.batchnorm_variance, "x mean weight", (1,)),
     "batchnorm_forward": Case(formulas.batchnorm_forward, "x mean variance scale shift"),
@@ -171,6 +209,8 @@ def values(rng: np.random.Generator, law: str, shape: tuple[int, ...], k: int, d
     x = rng.random(shape) if law == "uniform" else rng.standard_normal(shape)
     with np.errstate(over="ignore"):
         x = np.where(rng.random(shape) < special, rng.choice(SPECIAL, shape), x).astype(dtype)
+    if law == "above four":
+        return np.abs(x) + x.dtype.type(4)
     return np.abs(x) if law == "positive" else x
 
 

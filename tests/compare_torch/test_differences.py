@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,17 @@ import gpunet
 from gpunet.backend import device
 from gpunet.errors import ArgumentError, ArrayError, ShapeError
 from gpunet.layers import Dense, Dropout, Flatten, ReLU, Sequential, Sigmoid
-from gpunet.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
-from gpunet.optim import SGD, Adam
+from gpunet.losses import (
+    BinaryCrossEntropy,
+    CosineSimilarity,
+    CrossEntropy,
+    Hinge,
+    KLDivergence,
+    MeanSquaredError,
+    Poisson,
+    SmoothL1,
+)
+from gpunet.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RAdam, RMSprop
 from gpunet.train import loss_scale
 
 from .peer import Twin, randomize, tensor, torch
@@ -164,14 +174,19 @@ def test_classes_are_on_the_last_axis():
 
 def test_labels_are_integers_and_all_count():
     z, loss = np.zeros((2, 3)), CrossEntropy().bind(CPU)
-    with pytest.raises(ArrayError, match="integer labels"):
-        loss(z, np.eye(3)[:2])
+    assert float(loss(z, np.eye(3)[:2])[0]) == pytest.approx(np.log(3))
     assert functional.cross_entropy(tensor(z), tensor(np.eye(3)[:2])).item() == pytest.approx(np.log(3))
     assert np.isnan(loss(z, np.array([0, -100]))[0])
     assert functional.cross_entropy(tensor(z), torch.tensor([0, -100])).item() == pytest.approx(np.log(3))
     assert np.isfinite(loss(z, np.array([0, 1], np.int32))[0])
     with pytest.raises(RuntimeError, match="Long"):
         functional.cross_entropy(tensor(z), torch.tensor([0, 1], dtype=torch.int32))
+
+
+def test_an_impossible_target_counts_zero():
+    z, t = np.array([[0.0, -np.inf]]), np.array([[1.0, 0.0]])
+    assert CrossEntropy().bind(CPU)(z, t)[0] == 0
+    assert torch.isnan(functional.cross_entropy(tensor(z), tensor(t)))
 
 
 def test_a_label_out_of_range_is_nan():
@@ -191,6 +206,69 @@ def test_losses_do_not_broadcast():
         functional.mse_loss(torch.zeros(4, 1), torch.zeros(4))
 
 
+def test_poisson_takes_logarithms():
+    z, t = np.array([0.3, -1.0]), np.array([2.0, 0.0])
+    ours = float(Poisson().bind(CPU)(z, t)[0])
+    assert ours == pytest.approx(functional.poisson_nll_loss(tensor(z), tensor(t)).item())
+    counted = functional.poisson_nll_loss(tensor(np.exp(z)), tensor(t), log_input=False, eps=0.0)
+    assert ours == pytest.approx(counted.item())
+
+
+def test_the_divergence_is_the_mean_over_rows():
+    rng = np.random.default_rng(0)
+    z, t = rng.normal(size=(2, 3, 4)), rng.random((2, 3, 4))
+    ours = float(KLDivergence().bind(CPU)(z, t)[0])
+    theirs = functional.kl_div(tensor(z), tensor(t), reduction="sum").item()
+    assert ours == pytest.approx(theirs / 6)
+    assert functional.kl_div(tensor(z), tensor(t), reduction="batchmean").item() == pytest.approx(theirs / 2)
+    assert torch.nn.KLDivLoss().reduction == "mean"
+
+
+def test_an_impossible_class_counts_zero():
+    z, t = np.array([[-np.inf, 0.0]]), np.array([[0.0, 1.0]])
+    assert KLDivergence().bind(CPU)(z, t)[0] == 0
+    assert torch.isnan(functional.kl_div(tensor(z), tensor(t), reduction="batchmean"))
+
+
+def test_hinge_is_a_margin_ranking_of_torch():
+    p, t = np.array([0.3, -2.0, 3.0, 0.5]), np.array([1.0, 1.0, 1.0, -1.0])
+    ours = float(Hinge().bind(CPU)(p, t)[0])
+    ranking = functional.margin_ranking_loss(tensor(p), torch.zeros(4), tensor(t), margin=1.0)
+    assert ours == pytest.approx(ranking.item())
+    at_margin = torch.ones(1, requires_grad=True)
+    functional.margin_ranking_loss(at_margin, torch.zeros(1), torch.ones(1), margin=1.0).backward()
+    assert at_margin.grad == -1
+    assert Hinge().bind(CPU)(np.ones(1), np.ones(1))[1] == 0
+    assert functional.hinge_embedding_loss(tensor(p), tensor(t)).item() == pytest.approx(np.mean([0.3, -2, 3, 0.5]))
+
+
+def test_cosine_loss_is_one_minus_the_similarity():
+    p, t = np.array([[3e-9, 0.0]]), np.array([[1.0, 0.0]])
+    theirs = tensor(p, grad=True)
+    (1 - functional.cosine_similarity(theirs, tensor(t))).backward()
+    np.testing.assert_allclose(CosineSimilarity().bind(CPU)(p, t)[1], [[-1e8, 0]])
+    np.testing.assert_allclose(theirs.grad, [[-0.7e8, 0]])
+    assert float(CosineSimilarity().bind(CPU)(p, t)[0]) == pytest.approx(0.7)
+    assert 1 - functional.cosine_similarity(tensor(p), tensor(t)).item() == pytest.approx(0.7)
+    embedding = functional.cosine_embedding_loss(tensor(p), tensor(t), torch.ones(1))
+    assert embedding.item() == pytest.approx(1 - 3e-9 / np.sqrt(1e-12), rel=1e-5)
+
+
+def test_smooth_l1_needs_a_beta():
+    with pytest.raises(ArgumentError, match="MeanAbsoluteError"):
+        SmoothL1(0.0)
+    x, y = torch.tensor([0.1, -3.0]), torch.zeros(2)
+    assert functional.smooth_l1_loss(x, y, beta=0.0) == functional.l1_loss(x, y)
+
+
+def test_positive_weight_is_one_number():
+    with pytest.raises((TypeError, ValueError)):
+        BinaryCrossEntropy(np.ones(3))
+    z, t, weights = torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([1.0, 2.0, 3.0])
+    value = functional.binary_cross_entropy_with_logits(z, t, pos_weight=weights)
+    assert value.item() == pytest.approx(2 * np.log(2))
+
+
 def test_the_mean_of_nothing_is_zero():
     assert MeanSquaredError().bind(CPU)(np.zeros((0, 3)), np.zeros((0, 3)))[0] == 0
     assert torch.isnan(functional.mse_loss(torch.zeros(0, 3), torch.zeros(0, 3)))
@@ -202,13 +280,127 @@ def test_the_mean_of_nothing_is_zero():
 # ---- optimizers
 
 
-def test_optimizer_defaults_are_those_of_torch():
-    parameters = [torch.nn.Parameter(torch.zeros(1))]
-    ours, theirs = Adam(), torch.optim.Adam(parameters).defaults
-    assert (ours.learning_rate, (ours.beta1, ours.beta2), ours.eps) == (theirs["lr"], theirs["betas"], theirs["eps"])
-    ours, theirs = SGD(), torch.optim.SGD(parameters).defaults
-    assert (ours.learning_rate, ours.momentum) == (theirs["lr"], theirs["momentum"])
-    assert (theirs["dampening"], theirs["nesterov"], theirs["weight_decay"]) == (0, False, 0)
+def parameter(*values):
+    return torch.nn.Parameter(torch.tensor(values, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("ours", [SGD(), Adam(), AdamW(), RAdam(), RMSprop(), Adagrad(), Adadelta()])
+def test_optimizer_defaults_are_those_of_torch(ours):
+    theirs = getattr(torch.optim, type(ours).__name__)([parameter(0.0)]).defaults
+    settings = {f.name: getattr(ours, f.name) for f in fields(ours) if f.init}
+    assert settings.pop("learning_rate") == theirs["lr"]
+    if "betas" in theirs:
+        assert (settings.pop("beta1"), settings.pop("beta2")) == theirs["betas"]
+    assert settings == {name: theirs[name] for name in settings}
+    if isinstance(ours, SGD | Adam):
+        assert ours.learning_rate == 1e-3
+
+
+def test_betas_are_two_settings():
+    assert (Adam(beta1=0.8).beta1, torch.optim.Adam([parameter(0.0)], betas=(0.8, 0.9)).defaults["betas"][0]) == (
+        0.8,
+        0.8,
+    )
+
+
+def test_lion_is_here_and_nadam_is_there():
+    assert not hasattr(gpunet.optim, "NAdam")
+    assert not hasattr(torch.optim, "Lion")
+    assert hasattr(gpunet.optim, "Lion")
+    assert hasattr(torch.optim, "NAdam")
+
+
+def test_settings_that_are_left_out():
+    for optimizer in (SGD, Adam, AdamW, RAdam, RMSprop, Adagrad, Adadelta):
+        assert not {"maximize", "decoupled_weight_decay"} & set(inspect.signature(optimizer).parameters)
+        assert "maximize" in inspect.signature(getattr(torch.optim, optimizer.__name__)).parameters
+    assert "decoupled_weight_decay" in inspect.signature(torch.optim.RAdam).parameters
+
+
+@pytest.mark.parametrize("optimizer", [Adam, AdamW, RAdam, RMSprop, Adagrad, Adadelta])
+def test_eps_is_positive(optimizer):
+    with pytest.raises(ArgumentError, match="needs eps > 0, but got 0"):
+        optimizer(eps=0)
+    p = parameter(1.0)
+    theirs = getattr(torch.optim, optimizer.__name__)([p], eps=0)
+    for _ in range(10):  # RAdam divides from its sixth step on
+        p.grad = torch.zeros_like(p)
+        theirs.step()
+    assert torch.isnan(p).all()
+
+
+def test_decay_rates_are_below_one():
+    for make in (lambda: SGD(momentum=1.5), lambda: RMSprop(alpha=1.0), lambda: RMSprop(momentum=1.5)):
+        with pytest.raises(ArgumentError, match=re.escape("in [0, 1)")):
+            make()
+    with pytest.raises(ArgumentError, match=re.escape("rho in [0, 1)")):
+        Adadelta(rho=1.0)
+    torch.optim.SGD([parameter(0.0)], momentum=1.5)
+    torch.optim.RMSprop([parameter(0.0)], alpha=1.0, momentum=1.5)
+    torch.optim.Adadelta([parameter(0.0)], rho=1.0)
+
+
+def test_dampening_needs_momentum():
+    with pytest.raises(ArgumentError, match="needs momentum for dampening"):
+        SGD(dampening=0.5)
+    p = parameter(1.0)
+    p.grad = torch.ones_like(p)
+    torch.optim.SGD([p], lr=0.1, dampening=0.5).step()
+    assert p.item() == pytest.approx(0.9)
+
+
+def test_dampening_spares_the_first_step_of_the_model():
+    model, optimizer = build(Dense(1), shape=(1,), dtype="float64"), SGD(0.1, momentum=0.9, dampening=0.5)
+    twin = Twin(model)
+    theirs = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, dampening=0.5)
+    for thawed in (False, True):
+        model.freeze("0.bias", frozen=not thawed)
+        model.context(training=True)
+        for p in model.store.parameters:
+            if p.trainable:
+                p.add_grad(np.ones(p.shape))
+                twin.names[p.name].grad = tensor(np.ones(p.shape[::-1]))
+        optimizer.update(model)
+        theirs.step()
+    assert model.get_weights()["0.weight"] == pytest.approx(twin.weights()["0.weight"])
+    assert model.get_weights()["0.bias"] == pytest.approx(-0.05)
+    assert twin.weights()["0.bias"] == pytest.approx(-0.1)
+
+
+def test_a_variance_rounded_below_zero_is_zero():
+    model = build(Dense(50, use_bias=False), shape=(20,))
+    twin = Twin(model)
+    ours = RMSprop(1e-6, alpha=0.5, centered=True)
+    theirs = torch.optim.RMSprop(twin.parameters(), lr=1e-6, alpha=0.5, centered=True)
+    g = np.random.default_rng(0).normal(size=(20, 50)).astype(np.float32)
+    for _ in range(60):
+        model.context(training=True)
+        model.store.parameters[0].add_grad(g)
+        twin.names["0.weight"].grad = tensor(g.T)
+        ours.update(model)
+        theirs.step()
+    assert np.isfinite(model.get_weights()["0.weight"]).all()
+    assert np.isnan(twin.weights()["0.weight"]).any()
+
+
+def test_the_sum_of_adagrad_starts_at_zero():
+    model, optimizer = build(Dense(1, use_bias=False), shape=(1,)), Adagrad(initial_accumulator_value=0.5)
+    model.context(training=True)
+    optimizer.update(model)
+    assert not optimizer.state["s"].any()
+    p = parameter(0.0)
+    assert torch.optim.Adagrad([p], initial_accumulator_value=0.5).state[p]["sum"].item() == 0.5
+
+
+def test_clip_by_value_is_that_of_torch():
+    model = build(Dense(1), shape=(3,))
+    model.context(training=True)
+    model.store.parameters[0].add_grad(np.array([[-2.0], [0.1], [2.0]], np.float32))
+    assert gpunet.optim.clip(model, value=0.5) is None
+    p = parameter(0.0, 0.0, 0.0)
+    p.grad = torch.tensor([-2.0, 0.1, 2.0], dtype=torch.float64)
+    torch.nn.utils.clip_grad_value_([p], 0.5)
+    np.testing.assert_allclose(model.get_gradients()["0.weight"][:, 0], p.grad)
 
 
 def test_there_is_no_zero_grad():

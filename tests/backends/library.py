@@ -130,6 +130,12 @@ CASES = {
 """Names of operands as in OPERANDS, not as in the formula."""
 
 
+ALIKE = {n for n, case in CASES.items() if case.operands.split() in (["x"], ["dy", "x", "y"])}
+ALIKE -= {"Tanh", "Tanh'", "Softmax", "Softmax'", "gelu"}
+"""Activations without operands of their own: their kernels differ in the expression alone, so they are not tried in every
+layout and type."""
+
+
 def subclasses(base: type) -> set[type]:
     """The library's own."""
     package = importlib.import_module(base.__module__.rpartition(".")[0])

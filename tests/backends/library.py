@@ -132,8 +132,8 @@ CASES = {
 
 ALIKE = {n for n, case in CASES.items() if case.operands.split() in (["x"], ["dy", "x", "y"])}
 ALIKE -= {"Tanh", "Tanh'", "Softmax", "Softmax'", "gelu"}
-"""Activations without operands of their own: their kernels differ in the expression alone, so they are not tried in every
-layout and type."""
+"""Activations without operands of their own: their kernels differ in the expression alone, so they are not tried in
+every layout and type."""
 
 
 def subclasses(base: type) -> set[type]:

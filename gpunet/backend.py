@@ -180,7 +180,7 @@ def device(name: str | Backend = "auto") -> Backend:
     """The backend for a device name; a Backend passes through.
 
     "auto" is the value of GPUNET_DEVICE if that is set, else "cuda" where a GPU is usable, else "cpu". Others are
-    "cpu", "cuda[:N]", and any entry point with its own device after a colon, such as "torch:mps".
+    "cpu", "cuda[:N][:tf32]", and any entry point with its own device after a colon, such as "torch:mps".
 
     Raises
         DeviceError: the name is unknown, or the device cannot be used; the message says why and what to do.

@@ -131,7 +131,7 @@ class Cosine(Schedule):
     def formula(self, xp: Any, step: Array) -> Array:
         """end + (rate - end) (1 + cos(π step / steps)) / 2"""
         done = xp.minimum(step, float(self.steps)) / self.steps
-        return self.end + (self.rate - self.end) * (0.5 * (1 + xp.cos(math.pi * done)))
+        return _half_cosine(xp, self.rate, self.end, done)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ class CosineRestarts(Schedule):
     def formula(self, xp: Any, step: Array) -> Array:
         """That of Cosine, at step modulo steps"""
         done = step / self.steps - xp.floor(step / self.steps)
-        return self.end + (self.rate - self.end) * (0.5 * (1 + xp.cos(math.pi * done)))
+        return _half_cosine(xp, self.rate, self.end, done)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,8 +217,8 @@ class OneCycle(Schedule):
         top, last = self.warmup * self.steps - 1, self.steps - 1
         up = xp.minimum(step / top, 1.0)
         down = xp.minimum((step - top) / (last - top), 1.0)
-        rising = self.rate + (low - self.rate) * (0.5 * (1 + xp.cos(math.pi * up)))
-        falling = end + (self.rate - end) * (0.5 * (1 + xp.cos(math.pi * down)))
+        rising = _half_cosine(xp, low, self.rate, up)
+        falling = _half_cosine(xp, self.rate, end, down)
         return xp.where(step <= top, rising, falling)
 
 
@@ -243,3 +243,8 @@ class Chain(Schedule):
         for part, begin in zip(self.parts[1:], self.ends, strict=True):
             rate = xp.where(step >= begin, part.formula(xp, xp.maximum(step - begin, 0.0)), rate)
         return rate
+
+
+def _half_cosine(xp: Any, first: float, last: float, done: Array) -> Array:
+    """From the first to the last number, as ``done`` goes from 0 to 1"""
+    return last + (first - last) * (0.5 * (1 + xp.cos(math.pi * done)))

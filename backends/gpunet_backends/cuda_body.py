@@ -7,9 +7,10 @@ from gpunet_backends.cuda_expressions import CudaExpressions
 from gpunet_backends.cuda_stages import Stage
 from gpunet_backends.cuda_variant import Variant
 from gpunet_backends.schedule import Pass, schedule
+from gpunet_backends.source_text import SourceText
 
 
-class Body:
+class Body(SourceText):
     """Lines of a kernel.
 
     x<i>, y<n>  V elements of operand i, of output n      v<p>  value of node p
@@ -17,6 +18,7 @@ class Body:
     """
 
     def __init__(self, stage: Stage, variant: Variant):
+        super().__init__("  ")
         self.stage, self.variant, self.nodes, self.in_place = stage, variant, stage.graph.nodes, variant.in_place
         outputs = list(enumerate(stage.graph.outputs))
         self.column_sums = [(n, p) for n, p in outputs if self.nodes[p].op == "column_sum"]
@@ -27,8 +29,6 @@ class Body:
         self.plan = schedule(stage.graph, keep=frozenset(), hoist=not stage.rows)
         self.flat = self.plan.flat and not variant.strided and not stage.rows
         self.values = CudaExpressions(self.nodes, variant.real, variant.types)
-        self.lines: list[str] = []
-        self.depth = 1
 
     def scalars(self) -> None:
         """Operands that vary over nothing, and what is computed from them alone."""
@@ -112,18 +112,6 @@ class Body:
         operand = self.in_place[n]
         return f"o{n}" if operand is None else f"a{operand}"
 
-    # ---- text
-
-    def write(self, line: str) -> None:
-        """One line at the current depth."""
-        self.lines.append("  " * self.depth + line)
-
-    def open(self, line: str) -> None:
-        """A line that begins a block."""
-        self.write(line)
-        self.depth += 1
-
-    def close(self) -> None:
+    def close(self, line: str = "}") -> None:
         """End the block."""
-        self.depth -= 1
-        self.write("}")
+        super().close(line)

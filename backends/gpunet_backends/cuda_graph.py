@@ -44,7 +44,7 @@ class Recorder:
         Raises whatever the work raises, or what CUDA says of it: copies from and to the host, and waiting, are refused.
         """
         self.alive += 1
-        self.cupy.get_default_memory_pool().free_all_blocks()  # what a step needed: the graph needs it once more
+        self.cupy.get_default_memory_pool().free_all_blocks()  # synchronises: what a step needed goes to the graph
         try:
             return Recording(self, work, inputs)
         except BaseException:

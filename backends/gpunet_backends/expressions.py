@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from gpunet.formula import Node
 COMPARISONS = ("greater", "less", "greater_equal", "less_equal", "equal", "not_equal")
 
 
-class Expressions:
+class Expressions(ABC):
     """Expressions over the values v<p> of the nodes. Each language is a subclass.
 
     OPERATORS  how operations are written that need no function
@@ -36,26 +37,26 @@ class Expressions:
             return self.OPERATORS[op].format(*names)
         return self.call(op, args, names)
 
+    @abstractmethod
     def call(self, op: str, args: tuple[int, ...], names: Sequence[str]) -> str:
         """An operation that is a function."""
-        raise NotImplementedError
 
+    @abstractmethod
     def random_bits(self, seed: str, draw: str, step: str) -> str:
         """Random bits of the current element."""
-        raise NotImplementedError
 
+    @abstractmethod
     def compared(self, args: tuple[int, ...]) -> list[str]:
         """Both sides of a comparison, in one type."""
-        raise NotImplementedError
 
     def ref(self, position: int) -> str:
         """The name of a value, or a constant."""
         node = self.nodes[position]
         return f"v{position}" if node.op != "const" else self.constant(node)
 
+    @abstractmethod
     def constant(self, node: Node) -> str:
         """A number of the formula."""
-        raise NotImplementedError
 
     def is_number(self, position: int) -> bool:
         """Is it a constant, and not NaN?"""

@@ -9,6 +9,7 @@ from gpunet.formula.shapes import WIDE
 from gpunet_backends.array_api import Layout
 from gpunet_backends.numba_expressions import NumbaExpressions
 from gpunet_backends.schedule import Pass, schedule
+from gpunet_backends.source_text import SourceText
 
 SUFFIX = {"float32": "f32", "float64": "f64"}
 
@@ -52,15 +53,14 @@ def emit(graph: Graph, dtypes: tuple[str, ...], in_place: Layout, strided: froze
     return _Emitter(graph, dtypes, in_place, strided).source()
 
 
-class _Emitter:
+class _Emitter(SourceText):
     def __init__(self, graph: Graph, dtypes: tuple[str, ...], in_place: Layout, strided: frozenset[int]):
+        super().__init__("    ")
         self.graph, self.nodes, self.dtypes, self.in_place, self.strided = graph, graph.nodes, dtypes, in_place, strided
         self.real = next(d for d in dtypes if d in SUFFIX)
         self.plan = schedule(graph)
         self.flat = self.plan.flat and not strided
         self.values = NumbaExpressions(self.nodes, self.flat)
-        self.lines: list[str] = []
-        self.depth = 1
         outputs = list(enumerate(graph.outputs))
         self.column_sums = [(n, p) for n, p in outputs if self.nodes[p].op == "column_sum"]
         self.totals = [(n, p) for n, p in outputs if self.nodes[p].op == "total"]
@@ -232,18 +232,3 @@ class _Emitter:
         """Where an output's current row is stored."""
         operand = self.in_place[output]
         return f"y{output}" if operand is None else f"x{operand}"
-
-    # ---- text
-
-    def write(self, line: str) -> None:
-        """One line at the current depth."""
-        self.lines.append("    " * self.depth + line)
-
-    def open(self, line: str) -> None:
-        """A line that begins a block."""
-        self.write(line)
-        self.depth += 1
-
-    def close(self) -> None:
-        """End the block."""
-        self.depth -= 1

@@ -7,7 +7,7 @@ import pytest
 from fakegpu import Counts
 
 from gpunet import layers, losses, optim, schedules
-from gpunet.errors import ArgumentError
+from gpunet.errors import ArgumentError, ShapeError
 from gpunet.train.step import TrainStep
 
 ALL = {
@@ -68,6 +68,16 @@ def test_a_function_of_the_step(backend):
         gradient, after = step.model.get_gradients()["0.weight"], step.model.get_weights()["0.weight"]
         np.testing.assert_allclose(before - after, 0.5**i * gradient, rtol=0, atol=1e-6)
     assert seen == [0, 1, 2, 3]
+
+
+def test_a_step_that_fails_does_not_count(cpu):
+    seen = []
+    step = make(cpu, lambda i: seen.append(i) or 0.1)
+    step(X, Y)
+    with pytest.raises(ShapeError):
+        step(X[:, :2], Y)
+    step(X, Y)
+    assert seen == [0, 1, 1]
 
 
 def test_a_schedule_may_take_the_place_of_a_number(cpu, fakegpu):

@@ -31,6 +31,7 @@ class Optimizer:
     learning_rate  a number, a schedule, or a function of the step's number; may be set between steps. It is an
                    operand. All else that the formula reads is a constant.
     schedule       the one that is followed now, or None
+    updates        steps done, which a function is given; whoever calls ``prepare`` and ``apply`` counts them
     """
 
     learning_rate: Rate
@@ -38,7 +39,7 @@ class Optimizer:
     _store: ParameterStore | None = field(init=False, repr=False, default=None)
     _version: int = field(init=False, repr=False, default=0)
     schedule: Schedule | None = field(init=False, repr=False, default=None)
-    _updates: int = field(init=False, repr=False, default=0)
+    updates: int = field(init=False, repr=False, default=0)
     _lr_value: float = field(init=False, repr=False, default=0.0)
     _offsets: dict[str, int] = field(init=False, repr=False, default_factory=dict)
 
@@ -74,6 +75,7 @@ class Optimizer:
         """One step with the model's gradients; those that no layer wrote count as zero."""
         self.prepare(model)
         self.apply(model)
+        self.updates += 1
 
     def prepare(self, model: Sequential) -> None:
         """What a step needs of the host: state for the store's layout, a learning rate that was changed."""
@@ -86,12 +88,11 @@ class Optimizer:
                 self.schedule, self._scheduled, self._lr_value = rate, store.backend.fuse(_at(rate)), math.nan
         else:
             self.schedule = None
-            value = rate(self._updates) if callable(rate) else rate
+            value = rate(self.updates) if callable(rate) else rate
             if value != self._lr_value:
                 self._check_learning_rate(value)
                 self._lr_value = value
                 self._lr[...] = value
-        self._updates += 1
 
     def apply(self, model: Sequential, unless: Array | None = None) -> None:
         """The step itself, on the device alone; nothing is changed if the 0-d array ``unless`` is positive."""

@@ -87,6 +87,7 @@ class TrainStep:
             self.optimizer.prepare(model)
             value = self._work(x, y, self.steps) if self._recordings is None else self._run(self._recordings, x, y)
         self.steps += 1
+        self.optimizer.updates += 1
         return value
 
     def _work(self, x: Array, y: Array, step: int | None, counter: Array | None = None) -> Array:

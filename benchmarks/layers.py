@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpunet.backend import Array, Shape
+from gpunet.context import Context
 from gpunet.initializers import Zeros
-from gpunet.layer import Context
 from gpunet.parameter import Parameter
 from gpunet.pointwise import Pointwise
 

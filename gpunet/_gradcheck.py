@@ -31,7 +31,7 @@ def gradcheck(
     """Compare backward with directional finite differences in float64; -> the largest relative error by tensor.
 
     layer_or_loss  an unbuilt layer or model (a copy is built, in training mode with a fixed random key), or a loss
-    shape          of the input or prediction, batch axis included
+    shape          of the input or prediction, batch axis included; indices are not differentiated
     target         for a loss; drawn by the loss if not given
 
     Forward    ⟨g, u⟩ = (s(t + h u) - s(t - h u)) / 2h for random unit directions u, s a random weighting of the output
@@ -66,8 +66,13 @@ def _layer_case(layer: Layer, shape: Shape, backend: Backend, seed: int) -> tupl
     model.build(tuple(shape[1:]), device=backend, seed=seed, dtype="float64")
     for p in model.store.parameters:  # away from zeros and ones, where a wrong factor would not show
         p.master[...] = backend.asarray(0.5 + host().uniform(seed, f"gradcheck {p.name}", p.shape))
-    x = _writable(backend, host().normal(seed, "gradcheck x", tuple(shape)))
     weighting: Any = None
+    entries = model.indices()
+    if entries is None:
+        x = _writable(backend, host().normal(seed, "gradcheck x", tuple(shape)))
+    else:
+        drawn = entries * host().uniform(seed, "gradcheck x", tuple(shape))
+        x = backend.asarray(host().xp.astype(drawn, host().xp.int32))
 
     def run() -> tuple[float, dict[str, Any]]:
         nonlocal weighting
@@ -77,9 +82,11 @@ def _layer_case(layer: Layer, shape: Shape, backend: Backend, seed: int) -> tupl
             weighting = backend.asarray(host().normal(seed, "gradcheck dy", tuple(y.shape)))
         dx = model.backward(weighting, saved, ctx)
         value = float(backend.xp.sum(y * weighting))
-        return value, {"x": host().xp.array(backend.to_numpy(dx))} | model.get_gradients()
+        of_x = {} if dx is None else {"x": host().xp.array(backend.to_numpy(dx))}
+        return value, of_x | model.get_gradients()
 
-    return run, {"x": x} | {p.name: p.master for p in model.store.parameters}
+    of_x = {"x": x} if entries is None else {}
+    return run, of_x | {p.name: p.master for p in model.store.parameters}
 
 
 def _loss_case(loss: Loss, shape: Shape, target: Any, backend: Backend, seed: int) -> tuple[Run, dict[str, Any]]:

@@ -98,6 +98,12 @@ class Backend(Protocol):
     ) -> Array:
         """Matrix product of the last two axes, batched over leading ones; ``accumulate`` adds to ``out``."""
 
+    def gather_rows(self, table: Array, index: Array) -> Array:
+        """(n, k), int32 (…) -> table[index] (…, k); rows of NaN for what is out of range."""
+
+    def scatter_add_rows(self, out: Array, index: Array, rows: Array) -> None:
+        """(n, k), int32 (…), (…, k): out[i] += row for each index i and its row, in order; not if i is out of range."""
+
 
 class Host(Backend, Protocol):
     """The NumPy backend, which also serves files and host random numbers."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from gpunet.backend import Array, Backend
 
 if TYPE_CHECKING:
-    from gpunet.layer import Context, Layer
+    from gpunet.context import Context
+    from gpunet.layer import Layer
 
 
 class Chain:

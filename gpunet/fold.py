@@ -10,7 +10,7 @@ from gpunet.formula import Graph, Operand, classify, column_sum, dtype_name, tot
 from gpunet.parameter import Parameter
 
 if TYPE_CHECKING:
-    from gpunet.layer import Context
+    from gpunet.context import Context
     from gpunet.pointwise import Pointwise
 
 

@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from gpunet.backend import Array, Backend
+from gpunet.context import Context
 from gpunet.fold import Plan, plan
-from gpunet.layer import Context, Layer, Saved
+from gpunet.layer import Layer, Saved
 from gpunet.parameter import Parameter
 
 

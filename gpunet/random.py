@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gpunet.errors import ArgumentError
+
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 PARITY = 0x1BD11BDA
 MASK = 0xFFFFFFFF
@@ -42,3 +44,9 @@ def threefry(
         x0 = add(x0, keys[(group + 1) % 3])
         x1 = add(x1, add(keys[(group + 2) % 3], group + 1))
     return x0, x1
+
+
+def check_key(name: str, value: int) -> None:
+    """Refuse what cannot be part of a random key."""
+    if not 0 <= value < 2**32:
+        raise ArgumentError(f"{name} must be in [0, 2**32), but got {value}.")

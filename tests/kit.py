@@ -37,6 +37,14 @@ def draw(seed: int, *shape: int) -> np.ndarray:
     return np.where(np.abs(x) < 1e-2, 1e-2, x)
 
 
+def inputs(spec: LayerSpec) -> np.ndarray:
+    """A batch for a layer: normal numbers, or indices for one that takes those."""
+    entries = spec.make().indices()
+    if entries is None:
+        return draw(0, *spec.shape)
+    return np.random.default_rng(0).integers(0, entries, spec.shape).astype(np.int32)
+
+
 def built(spec: LayerSpec, backend: Backend, dtype: str) -> layers.Sequential:
     """The layer as a model, its parameters drawn in float64 and rounded to dtype."""
     layer = spec.make()
@@ -47,14 +55,20 @@ def built(spec: LayerSpec, backend: Backend, dtype: str) -> layers.Sequential:
 
 
 def run(model: layers.Sequential, x: Any, dy: Any, observe: Any = None) -> dict[str, np.ndarray]:
-    """Outputs and gradients of one training pass, as host arrays. x and dy are host or own arrays."""
+    """Outputs and gradients of one training pass, as host arrays; "dx" unless x are indices.
+
+    x and dy are host or own arrays.
+    """
     backend = model.backend
-    x, dy = backend.asarray(x, model.dtype), backend.asarray(dy, model.dtype)
+    x, dy = model.convert(x, backend), backend.asarray(dy, model.dtype)
     ctx = model.context(training=True, step=1, seed=7, needs_input_grad=True, observe=observe)
     y, saved = model.forward(x, ctx)
     result = {"y": np.array(backend.to_numpy(y))}
     dx = model.backward(dy, saved, ctx)
-    return result | {"dx": np.array(backend.to_numpy(dx))} | model.get_gradients()
+    assert (dx is None) == (model.indices() is not None)
+    if dx is not None:
+        result["dx"] = np.array(backend.to_numpy(dx))
+    return result | model.get_gradients()
 
 
 def beside(test: str, name: str) -> ModuleType:

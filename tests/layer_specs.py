@@ -89,6 +89,14 @@ LAYERS = [
         (5, 2, 4),
         lambda x, p: np.einsum("nti,io->nto", x, p["0.weight"]) + p["0.bias"],
     ),
+    LayerSpec("embedding", lambda: layers.Embedding(4, 3), (5, 6), lambda x, p: np.eye(4)[x] @ p["0.weight"]),
+    LayerSpec("embedding_of_one", lambda: layers.Embedding(7, 3), (5,), lambda x, p: np.eye(7)[x] @ p["0.weight"]),
+    LayerSpec(
+        "embedding_dense",
+        lambda: layers.Sequential(layers.Embedding(4, 3), layers.Flatten(), layers.Dense(2)),
+        (5, 2),
+        lambda x, p: dense((np.eye(4)[x] @ p["0.weight"]).reshape(len(x), 6), p, "2"),
+    ),
     LayerSpec("dropout", lambda: layers.Dropout(0.3), (5, 4), lambda x, p: dropped(x, 0.3), maps=True),
     LayerSpec("flatten", layers.Flatten, (5, 2, 3), lambda x, p: np.stack([r.ravel() for r in x]), maps=True),
     LayerSpec(  # a view before a formula: it must not be overwritten

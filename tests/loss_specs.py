@@ -19,6 +19,21 @@ def cross_entropy(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     return -np.vdot(onehot, log_p) / y.size, (np.exp(log_p) - onehot) / y.size
 
 
+def weighted_cross_entropy(
+    z: np.ndarray, y: np.ndarray, weights: list[float], ignored: int = 99, smoothing: float = 0.0
+) -> tuple[float, np.ndarray]:
+    """Row by row; a row counts as the weight of its label."""
+    c, classes = np.array(weights), z.shape[-1]
+    value, gradient, n = 0.0, np.zeros_like(z), 0.0
+    for place, label in np.ndenumerate(y):
+        if label != ignored:
+            t = c * ((1 - smoothing) * np.eye(classes)[label] + smoothing / classes)
+            log_p = z[place] - np.logaddexp.reduce(z[place])
+            value, n = value - t @ log_p, n + c[label]
+            gradient[place] = np.exp(log_p) * t.sum() - t
+    return value / max(n, 1e-300), gradient / max(n, 1e-300)
+
+
 def of_probabilities(z: np.ndarray, t: np.ndarray, smoothing: float = 0.0) -> tuple[float, np.ndarray]:
     t = t + smoothing * (1 / z.shape[-1] - t)
     log_p = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)
@@ -75,7 +90,40 @@ def labels(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(5).integers(0, shape[-1], shape[:-1]).astype(np.int32)
 
 
+def some_ignored(shape: tuple[int, ...]) -> np.ndarray:
+    return np.where(np.arange(np.prod(shape[:-1])).reshape(shape[:-1]) % 3 == 1, -1, labels(shape)).astype(np.int32)
+
+
+CLASSES = [0.5, 2.0, 0.0, 1.0]
 LOSSES = [
+    LossSpec(
+        "cross_entropy_class_weights",
+        lambda: losses.CrossEntropy(class_weights=CLASSES),
+        (6, 4),
+        labels,
+        lambda z, y: weighted_cross_entropy(z, y, CLASSES),
+    ),
+    LossSpec(
+        "cross_entropy_ignored",
+        lambda: losses.CrossEntropy(ignore_label=-1),
+        (3, 2, 4),
+        some_ignored,
+        lambda z, y: weighted_cross_entropy(z, y, [1.0] * 4, -1),
+    ),
+    LossSpec(
+        "cross_entropy_everything",
+        lambda: losses.CrossEntropy(class_weights=CLASSES, ignore_label=-1, label_smoothing=0.1),
+        (6, 4),
+        some_ignored,
+        lambda z, y: weighted_cross_entropy(z, y, CLASSES, -1, 0.1),
+    ),
+    LossSpec(
+        "cross_entropy_probabilities_class_weights",
+        lambda: losses.CrossEntropy(class_weights=CLASSES),
+        (6, 4),
+        probabilities,
+        lambda z, t: of_probabilities(z, t * CLASSES),
+    ),
     LossSpec("cross_entropy", losses.CrossEntropy, (6, 4), labels, cross_entropy),
     LossSpec("cross_entropy_time", losses.CrossEntropy, (3, 2, 4), labels, cross_entropy),
     LossSpec(

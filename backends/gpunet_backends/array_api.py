@@ -134,6 +134,20 @@ class ArrayAPIBackend:
             out[...] = product
         return out
 
+    def gather_rows(self, table: Array, index: Array) -> Array:
+        """Rows of a table; NaN for an index out of range."""
+        xp, n = self.xp, table.shape[0]
+        known = (index >= 0) & (index < n)
+        rows = xp.take(table, xp.reshape(xp.clip(index, 0, n - 1), (-1,)), axis=0)
+        return xp.where(known[..., None], xp.reshape(rows, (*index.shape, table.shape[1])), xp.nan)
+
+    def scatter_add_rows(self, out: Array, index: Array, rows: Array) -> None:
+        """One row after another; it asks for each index, which synchronises where there is a device."""
+        rows = self.xp.astype(self.xp.reshape(rows, (-1, out.shape[1])), out.dtype)
+        for n, i in enumerate(self.to_numpy(index).ravel().tolist()):
+            if 0 <= i < out.shape[0]:
+                out[i, ...] += rows[n, ...]
+
 
 class Fused:
     """A formula, traced once per operand kinds, evaluated by its graph."""

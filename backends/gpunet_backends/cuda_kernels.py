@@ -29,10 +29,19 @@ class Kernels:
         key = (stage.graph.key, tuple(n >= stage.own for n in stage.outputs), variant)
         if key not in self._made:
             source = emit(stage, variant)
-            module = self.cupy.cuda.Module()
-            module.load(self.code(source))
-            self._made[key] = (source, module.get_function)
+            self._made[key] = (source, self._loaded(source))
         return self._made[key]
+
+    def functions(self, source: CudaSource) -> Callable[[str], Any]:
+        """The functions of a source that was written by hand, by name."""
+        if source not in self._made:
+            self._made[source] = (source, self._loaded(source))
+        return self._made[source][1]
+
+    def _loaded(self, source: CudaSource) -> Callable[[str], Any]:
+        module = self.cupy.cuda.Module()
+        module.load(self.code(source))
+        return module.get_function  # type: ignore[no-any-return]
 
     def sources(self) -> list[str]:
         """The CUDA sources of all kernels so far."""

@@ -9,6 +9,7 @@ from typing import Any
 from gpunet.backend import Array, Shape
 from gpunet.errors import ArrayError, DeviceError, DeviceMemoryError, RecordingError
 from gpunet.formula import Formula, dtype_name
+from gpunet_backends import cuda_rows
 from gpunet_backends.array_api import ArrayAPIBackend, Fused, numpy_type
 from gpunet_backends.cublas_lt import LtMatmul
 from gpunet_backends.cublas_lt_library import load
@@ -119,6 +120,23 @@ class CupyBackend(ArrayAPIBackend):
         b = b.swapaxes(-1, -2) if transpose_b else b
         with self._gpu:
             return self._products.matmul(a, b, out, accumulate)
+
+    def gather_rows(self, table: Array, index: Array) -> Array:
+        """Rows of a table; NaN for an index out of range."""
+        out = self.empty((*index.shape, table.shape[1]), dtype_name(table.dtype))
+        with self._gpu:
+            cuda_rows.gather(self.kernels, out, dense(table), dense(index))
+        return out
+
+    def scatter_add_rows(self, out: Array, index: Array, rows: Array) -> None:
+        """By one warp for each index that occurs, and in order: no atomics, so the sums are the same bits each time."""
+        with self._gpu:
+            cuda_rows.scatter_add(self.kernels, out, dense(index), dense(rows))
+
+
+def dense(array: Array) -> Array:
+    """With elements one behind the other."""
+    return array if array.flags.c_contiguous else array.copy()
 
 
 class _Scope:

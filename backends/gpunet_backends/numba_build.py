@@ -55,11 +55,14 @@ def kernel(source: KernelSource) -> Callable[..., None]:
 
 
 def _compiled(source: KernelSource, name: str) -> Callable[..., None]:
+    return compiled(source.text, f"gpunet_kernel_{name}", signature(source.arguments, 3 + source.sums - source.flat))
+
+
+def compiled(text: str, name: str, types: Any) -> Callable[..., None]:
+    """The function ``kernel`` of a source, for arguments of these types."""
     from numba import njit
 
-    module = load(source.text, f"gpunet_kernel_{name}")
-    numbers = 3 + source.sums - source.flat
-    types = signature(source.arguments, numbers)
+    module = load(text, name)
     try:
         return njit(types, cache=True, **OPTIONS)(module.kernel)  # type: ignore[no-any-return]
     except Exception:  # a damaged cache raises whatever unpickling raises: once more, without those files

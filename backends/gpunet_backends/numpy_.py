@@ -110,6 +110,24 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
             return out
         return self._matmul(a, b, out)
 
+    def scatter_add_rows(self, out: Array, index: Array, rows: Array) -> None:
+        """By a compiled loop; by NumPy, sorted by index, and so in order of the places within each."""
+        index, rows = np.ascontiguousarray(index).reshape(-1), rows.reshape(-1, out.shape[1])
+        rows = np.ascontiguousarray(rows, out.dtype)
+        if self.jit and out.flags.c_contiguous and out.dtype.kind == "f" and out.itemsize >= 4:
+            from gpunet_backends.numba_rows import scatter_add
+
+            scatter_add(out.dtype.name)(out, index, rows)
+            return
+        order = np.argsort(index, kind="stable")
+        first, end = np.searchsorted(index[order], (0, out.shape[0]))
+        order = order[first:end]
+        ordered = index[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))  # where each index begins
+        if starts.size:
+            with self.scope():
+                out[ordered[starts]] += np.add.reduceat(rows[order], starts, axis=0)
+
     def _matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self._local.quiet:
             return np.matmul(a, b, out)

@@ -2,7 +2,7 @@
 
 from gpunet.formula.graph import Graph, Node
 from gpunet.formula.primitives import column_sum, erf, index, random_bits, sigmoid, total
-from gpunet.formula.shapes import Operand, classify, dtype_kind, dtype_name
+from gpunet.formula.shapes import Operand, classify, dtype_kind, dtype_name, int32
 from gpunet.formula.trace import Formula, name_of, trace
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "dtype_name",
     "erf",
     "index",
+    "int32",
     "name_of",
     "random_bits",
     "sigmoid",

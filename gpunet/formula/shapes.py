@@ -77,6 +77,16 @@ def dtype_name(dtype: Any) -> str:
     return name
 
 
+def int32(xp: Any, integers: Any) -> Any:
+    """Integers of any type as int32; those past it become its ends, which are out of any range."""
+    if dtype_name(integers.dtype) == "int32":
+        return integers
+    name = dtype_name(integers.dtype)
+    if name in ("int64", "uint32", "uint64"):
+        integers = xp.clip(integers, 0 if name[0] == "u" else -(2**31), 2**31 - 1)
+    return xp.astype(integers, xp.int32)
+
+
 def classify(shapes: Sequence[Shape], dtypes: Sequence[str]) -> list[Operand]:
     """Operand kinds from shapes. An axis that is missing, or whose length is not the result's, is broadcast.
 

@@ -26,6 +26,7 @@ from gpunet.layers.activations import (
 from gpunet.layers.compose import Add, Concat, Residual
 from gpunet.layers.dense import Dense
 from gpunet.layers.dropout import Dropout
+from gpunet.layers.embedding import Embedding
 from gpunet.layers.normalization import BatchNorm, LayerNorm, RMSNorm
 from gpunet.layers.sequential import Sequential
 from gpunet.layers.shape import Flatten, Permute, Reshape
@@ -41,6 +42,7 @@ __all__ = [
     "Concat",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "HardSigmoid",
     "HardSwish",

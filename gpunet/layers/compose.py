@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpunet.backend import Array, Shape
+from gpunet.context import Context
 from gpunet.errors import ArgumentError, ShapeError
-from gpunet.layer import Context, Layer, Saved, batched
+from gpunet.layer import Layer, Saved, batched
 from gpunet.layers.sequential import Sequential
 from gpunet.parameter import Parameter
 

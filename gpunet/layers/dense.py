@@ -7,9 +7,10 @@ from numbers import Integral
 from typing import Any
 
 from gpunet.backend import Array, Shape
+from gpunet.context import Context
 from gpunet.errors import ArgumentError, ShapeError
 from gpunet.initializers import HeNormal, Zeros
-from gpunet.layer import Context, Layer, Saved, batched
+from gpunet.layer import Layer, Saved, batched
 from gpunet.parameter import Initializer, Parameter
 from gpunet.pointwise import Pointwise
 

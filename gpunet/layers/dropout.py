@@ -7,9 +7,9 @@ from numbers import Real
 from typing import Any
 
 from gpunet.backend import Array
+from gpunet.context import Context
 from gpunet.errors import ArgumentError
 from gpunet.formula import random_bits
-from gpunet.layer import Context
 from gpunet.parameter import Parameter
 from gpunet.pointwise import Pointwise
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpunet.backend import Array, Shape
+from gpunet.context import Context
 from gpunet.errors import ArgumentError, ShapeError
 from gpunet.formula import column_sum
 from gpunet.formula.shapes import arithmetic
 from gpunet.initializers import Ones, Zeros
-from gpunet.layer import Context, Layer, Saved, batched
+from gpunet.layer import Layer, Saved, batched
 from gpunet.parameter import Parameter
 from gpunet.pointwise import Pointwise
 

@@ -9,11 +9,13 @@ from typing import Any
 from gpunet.backend import Array, Backend, Shape, host
 from gpunet.backend import device as open_device
 from gpunet.chain import Chain
+from gpunet.context import Context, Observer
 from gpunet.errors import ArgumentError, ArrayError, ShapeError
-from gpunet.formula import dtype_name
-from gpunet.layer import Context, Layer, Observer, Saved, batched, require_built
+from gpunet.formula import dtype_kind, dtype_name
+from gpunet.layer import Layer, Saved, batched, require_built
 from gpunet.layers.summary import summary_text
 from gpunet.parameter import BYTES, MIXED, Parameter, ParameterStore
+from gpunet.random import check_key
 
 
 class Sequential(Layer):
@@ -33,6 +35,7 @@ class Sequential(Layer):
             raise ArgumentError(f"layer names must differ, but '{twice[0]}' occurs twice. Rename one.")
         self.layers = list(layers)
         self._store: ParameterStore | None = None
+        self._takes_indices = False
 
     # ---- as a layer
 
@@ -63,6 +66,10 @@ class Sequential(Layer):
                 part.bind(self.backend, self.dtype)
             self._chain = Chain(parts, self.backend, unmerged=self.layers)
         return self._chain
+
+    def indices(self) -> int | None:
+        """Those of the first layer."""
+        return self.layers[0].indices() if self.layers else None
 
     def parameters(self) -> list[Parameter]:
         """Of all layers, in order."""
@@ -116,7 +123,7 @@ class Sequential(Layer):
             except Exception:
                 self.detach()
                 raise
-        self._store = store
+        self._store, self._takes_indices = store, self.indices() is not None
         return self
 
     @property
@@ -126,6 +133,13 @@ class Sequential(Layer):
         if self._store is None:
             raise ArgumentError(f"{self.title} is part of a model. Ask the model that was built.")
         return self._store
+
+    @property
+    def output_shape(self) -> Shape:
+        """Of one sample."""
+        require_built(self)
+        assert self.built is not None
+        return self.built[1]
 
     @property
     def version(self) -> int:
@@ -174,7 +188,7 @@ class Sequential(Layer):
                 f"{type(x).__module__}.{type(x).__name__}. Use model.backend.asarray(x), or model.predict(x)."
             )
         self.check_input_shape(tuple(x.shape))
-        if x.dtype != self.store.rounded.dtype:
+        if x.dtype != self.store.rounded.dtype and not self._takes_indices:
             raise ArrayError(
                 f"{self.title} computes in {self.dtype} but got an input of type {dtype_name(x.dtype)}. "
                 f'Use model.backend.asarray(x, "{self.dtype}").'
@@ -194,6 +208,22 @@ class Sequential(Layer):
                 f"{first} was built for inputs of shape {batched(self.built[0])} but got {shape}. {remedy}"
             )
 
+    def convert(self, x: Any, where: Backend) -> Array:
+        """An input as layers take it, on a backend: in the model's type, or whole numbers if they are indices."""
+        return where.asarray(x, None if self._takes_indices else self.dtype)
+
+    def check_indices(self, x: Any) -> None:
+        """Refuse host inputs that are no indices, or out of range, if the first layer takes indices."""
+        n = self.indices()
+        if n is None:
+            return
+        low, high = (x.min(), x.max()) if x.size else (0, 0)
+        if dtype_kind(x.dtype) != "int" or low < 0 or high >= n:
+            raise ArgumentError(
+                f"{self.layers[0].title} takes integers in [0, {n}), but got {dtype_name(x.dtype)} from {low} to "
+                f"{high}. Count from 0, or give it more entries."
+            )
+
     def predict(self, x: Any, *, batch_size: int = 256) -> Any:
         """Outputs for a host array, in batches: host array (n, …) in, host array out."""
         require_built(self)
@@ -201,11 +231,12 @@ class Sequential(Layer):
             raise ArgumentError(f"batch_size must be at least 1, but got {batch_size!r}.")
         x = x if hasattr(x, "shape") else host().asarray(x)
         self.check_input_shape(tuple(x.shape))
+        self.check_indices(x)
         backend, ctx = self.store.backend, self.context(training=False)
         outputs = []
         with backend.scope():
             for start in range(0, max(x.shape[0], 1), batch_size):
-                y, _ = self.forward(backend.asarray(x[start : start + batch_size, ...], self.dtype), ctx)
+                y, _ = self.forward(self.convert(x[start : start + batch_size, ...], backend), ctx)
                 outputs.append(backend.to_numpy(y))  # synchronises: the result is wanted on the host
         return host().asarray(host().xp.concatenate(outputs), self.store.dtype)
 
@@ -255,12 +286,6 @@ class Sequential(Layer):
         """Print layers, output shapes, parameter counts, and what runs as one formula."""
         require_built(self)
         print(summary_text(self))
-
-
-def check_key(name: str, value: int) -> None:
-    """Refuse what cannot be part of a random key."""
-    if not 0 <= value < 2**32:
-        raise ArgumentError(f"{name} must be in [0, 2**32), but got {value}.")
 
 
 def refuse_shared(layers: Sequence[Layer]) -> None:

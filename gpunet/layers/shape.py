@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 
 from gpunet.backend import Array, Shape
+from gpunet.context import Context
 from gpunet.errors import ShapeError
-from gpunet.layer import Context, Layer, Saved, batched
+from gpunet.layer import Layer, Saved, batched
 
 
 @dataclass(eq=False, kw_only=True, repr=False)

@@ -1,6 +1,7 @@
 """Losses: value and gradient together."""
 
-from gpunet.losses.classification import BinaryCrossEntropy, CrossEntropy
+from gpunet.losses.binary_cross_entropy import BinaryCrossEntropy
+from gpunet.losses.cross_entropy import CrossEntropy
 from gpunet.losses.distribution import KLDivergence, Poisson
 from gpunet.losses.loss import Loss
 from gpunet.losses.margin import Hinge

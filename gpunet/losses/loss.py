@@ -16,17 +16,21 @@ from gpunet.formula.shapes import arithmetic
 class Loss:
     """One formula (prediction, target, weight) -> (total, gradient), the mean over the batch and its derivative.
 
-    weight is the 0-d operand 1/n, n the number of terms in the mean.
+    weight is the 0-d operand 1/n, n the number of terms in the mean; with a weight for each sample it is (…, 1).
     """
 
     _backend: Backend | None = field(init=False, repr=False, default=None)
-    _fused: Fused | None = field(init=False, repr=False, default=None)
-    _scaled: Fused = field(init=False, repr=False)
-    _weights: dict[tuple[int, Any], Array] = field(init=False, repr=False, default_factory=dict)
+    _formula: Fused = field(init=False, repr=False)
+    _fused: dict[str, Fused] = field(init=False, repr=False, default_factory=dict)
+    _constants: dict[Any, Array] = field(init=False, repr=False, default_factory=dict)
 
-    def formula(self, xp: Any, prediction: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+    def formula(self, xp: Any, prediction: Array, target: Array, weight: Array, *more: Array) -> tuple[Array, Array]:
         """(total of weighted terms, gradient). The weight is applied inside: a total cannot be used further."""
         raise NotImplementedError(f"{type(self).__name__} does not define formula")
+
+    def operands(self, shape: Shape, dtype: Any) -> tuple[Array, ...]:
+        """What the formula is given after the weight, for predictions of this shape and type."""
+        return ()
 
     def prepare(self, target: Any, backend: Backend) -> Array:
         """A target from the host or of the backend, as the formula's operand."""
@@ -41,6 +45,10 @@ class Loss:
     def terms(self, shape: Shape) -> int:
         """Number of terms in the mean for predictions of this shape."""
         return math.prod(shape)
+
+    def count(self, operand: Array, shape: Shape, dtype: Any) -> int | Array:
+        """What the mean divides by, for a prepared target and predictions of this shape and type: an int or 0-d."""
+        return self.terms(shape)
 
     def check_targets(self, target: Any, shape: Shape) -> None:
         """Refuse host targets that do not fit predictions of samples of this shape. Costs a pass over the data."""
@@ -62,6 +70,10 @@ class Loss:
         """The class labels that a target stands for, to be compared with ``labels``."""
         return target
 
+    def counted(self, target: Any) -> Any:
+        """Which labels count, as truth values of the labels' shape; None: all."""
+        return None
+
     def random_target(self, shape: Shape, seed: int) -> Any:
         """A host target for predictions of this shape, batch included; for gradient checks."""
         return host().normal(seed, "target", shape)
@@ -69,36 +81,65 @@ class Loss:
     def bind(self, backend: Backend) -> Loss:
         """Fix the backend; unbound, it is that of the prediction."""
         if self._backend is not backend:
-            self._backend, self._fused, self._weights = backend, backend.fuse(self.formula), {}
-            self._scaled = backend.fuse(_times)
+            self._backend, self._fused, self._constants = backend, {}, {}
+            self._formula = backend.fuse(self.formula)
         return self
 
-    def __call__(
-        self, prediction: Array, target: Array, *, terms: int | None = None, scale: Array | None = None
-    ) -> tuple[Array, Array]:
-        """-> (0-d value, gradient with respect to the prediction). ``terms`` overrides the mean's n.
+    def fused(self, formula: Any) -> Fused:
+        """A formula on the backend, prepared once."""
+        assert self._backend is not None  # bound
+        name = formula.__name__  # a copy of the loss has methods of its own, which do the same
+        if name not in self._fused:
+            self._fused[name] = self._backend.fuse(formula)
+        return self._fused[name]
 
-        scale  a 0-d factor of both, or None
+    def constant(self, value: Any, dtype: Any) -> Array:
+        """A number, 0-d, or a tuple of them, 1-d, to be computed with beside predictions of this type; made once."""
+        assert self._backend is not None  # bound
+        if (value, dtype) not in self._constants:
+            self._constants[value, dtype] = self._backend.asarray(value, arithmetic(dtype_name(dtype)))
+        return self._constants[value, dtype]
+
+    def __call__(
+        self,
+        prediction: Array,
+        target: Array,
+        *,
+        sample_weight: Array | None = None,
+        terms: int | Array | None = None,
+        scale: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """-> (0-d value, gradient with respect to the prediction).
+
+        sample_weight  factors of the terms, one a sample, or one for each of more leading axes; the mean's n stays
+        terms          the mean's n, if it is not that of this target
+        scale          a 0-d factor of both, or None
 
         Raises
-            ShapeError: target and prediction do not fit.
+            ShapeError: target, weights and prediction do not fit.
             ArrayError: an array of another backend, or a target of the wrong type.
         """
         if self._backend is None or not self._backend.owns(prediction):
             self.bind(of(prediction))
-        backend, fused = self._backend, self._fused
-        assert backend is not None and fused is not None  # bound above
-        if not backend.owns(target):
-            raise ArrayError(
-                f"{type(self).__name__} takes targets on {backend.name}, but got a {type(target).__module__}."
-                f"{type(target).__name__}. Use model.backend.asarray(y); TrainStep and fit do it for you."
-            )
+        backend = self._backend
+        assert backend is not None  # bound above
+        for array, what in ((target, "targets"), (sample_weight, "sample_weight")):
+            if array is not None and not backend.owns(array):
+                raise ArrayError(
+                    f"{type(self).__name__} takes {what} on {backend.name}, but got a {type(array).__module__}."
+                    f"{type(array).__name__}. Use model.backend.asarray(y); TrainStep and fit do it for you."
+                )
         operand = self.prepare(target, backend)
         self.check_operand(prediction, operand)
-        weight = self._weight(prediction, terms, backend)
+        shape, dtype = tuple(prediction.shape), prediction.dtype
+        n = self.count(operand, shape, dtype) if terms is None else terms
+        factors = [self.constant(1 / max(n, 1), dtype) if isinstance(n, int) else self.fused(inverse)(n)]
         if scale is not None:
-            weight = self._scaled(weight, scale)
-        value, gradient = fused(prediction, operand, weight)
+            factors.append(scale)
+        if sample_weight is not None:
+            factors.append(spread(sample_weight, shape, backend))
+        weight = factors[0] if len(factors) == 1 else self.fused(product)(*factors)
+        value, gradient = self._formula(prediction, operand, weight, *self.operands(shape, dtype))
         return value, gradient
 
     def check_operand(self, prediction: Array, operand: Array) -> None:
@@ -106,13 +147,35 @@ class Loss:
         if prediction.shape != operand.shape:
             raise self.mismatch(tuple(prediction.shape), tuple(operand.shape))
 
-    def _weight(self, prediction: Array, terms: int | None, backend: Backend) -> Array:
-        n = self.terms(tuple(prediction.shape)) if terms is None else terms
-        key = (n, prediction.dtype)
-        if key not in self._weights:
-            self._weights[key] = backend.scalar(1 / max(n, 1), arithmetic(dtype_name(prediction.dtype)))
-        return self._weights[key]
+
+def check_sample_weight(leading: Shape, shape: Shape) -> None:
+    """Raises ShapeError unless weights of this shape are one a sample, or a row, of predictions of that shape."""
+    if not 0 < len(leading) < len(shape) or leading != shape[: len(leading)]:
+        raise ShapeError(
+            f"sample_weight has one number a sample, but got {leading} for predictions {shape}. "
+            f"Reshape it to {shape[:1]}{f' or {shape[:-1]}' if len(shape) > 2 else ''}."
+        )
 
 
-def _times(xp: Any, weight: Array, scale: Array) -> Array:
-    return weight * scale
+def spread(weight: Array, shape: Shape, backend: Backend) -> Array:
+    """Weights (n,), or of more leading axes, as an operand (…, 1) beside predictions of this shape."""
+    leading = tuple(weight.shape)
+    check_sample_weight(leading, shape)
+    weight = backend.xp.reshape(weight, (*leading, *(1 for _ in shape[len(leading) :])))  # (n, 1, …)
+    if len(leading) < len(shape) - 1:
+        rows = backend.empty((*shape[:-1], 1), dtype_name(weight.dtype))
+        rows[...] = weight  # every row has the weight of its sample
+        return rows
+    return weight
+
+
+def inverse(xp: Any, n: Array) -> Array:
+    """1 / n; 0 where nothing counts, so that the loss of nothing is 0"""
+    return xp.where(n > 0, 1 / n, 0.0)
+
+
+def product(xp: Any, first: Array, *others: Array) -> Array:
+    """All factors"""
+    for factor in others:
+        first = first * factor
+    return first

@@ -6,12 +6,13 @@ from itertools import zip_longest
 from typing import Any
 
 from gpunet.backend import Array, host
+from gpunet.context import Context
 from gpunet.errors import ArgumentError
-from gpunet.layer import Context
-from gpunet.layers.sequential import Sequential, check_key
+from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 from gpunet.optim import Optimizer
 from gpunet.optim.clip import clip_to
+from gpunet.random import check_key
 from gpunet.train.loss_scale import LossScale
 from gpunet.train.recorded import Recordings
 
@@ -44,10 +45,11 @@ class TrainStep:
     ):
         if not isinstance(accumulate, int) or accumulate < 1:
             raise ArgumentError(f"accumulate must be a whole number of parts, at least 1, but got {accumulate!r}.")
-        self.model, self.loss, self.optimizer, self.backend = model, loss, optimizer, model.store.backend
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.store, self.backend = model.store, model.store.backend
         self.accumulate, self.seed, self.steps = accumulate, seed, 0
         self.clip_norm = clip_norm
-        self.loss_scale = LossScale(model.store) if model.dtype == "float16" else None
+        self.loss_scale = LossScale(self.store) if model.dtype == "float16" else None
         self._constants: dict[int, Array] = {}
         recorder = self.backend.recorder() if capture else None
         self._recordings = None if recorder is None else Recordings(recorder, self._counting)
@@ -66,35 +68,42 @@ class TrainStep:
         if norm is not None and not norm > 0:
             raise ArgumentError(f"clip_norm must be positive or None, but got {norm!r}.")
         self._clip_norm = norm
-        self._limit = None if norm is None else self.backend.scalar(norm, self.model.store.dtype)
+        self._limit = None if norm is None else self.backend.scalar(norm, self.store.dtype)
 
-    def __call__(self, x: Any, y: Any) -> Array:
+    def __call__(self, x: Any, y: Any, sample_weight: Any = None) -> Array:
         """Train on one batch of host or device arrays; -> its loss before the update.
 
+        sample_weight  (n,): factors of the samples' losses, or None; the mean's n stays
+
         Raises
-            ArgumentError: the batch is empty, or x and y differ in length; ``steps`` is not in [0, 2**32).
+            ArgumentError: the batch is empty, or its parts differ in length; ``steps`` is not in [0, 2**32).
             DeviceMemoryError: the GPU has too little memory.
         """
-        model, backend = self.model, self.backend
+        model, backend, dtype = self.model, self.backend, self.store.dtype
+        given = (x, y) if sample_weight is None else (x, y, sample_weight)
         with backend.scope():
-            where = host() if self._recordings is not None and on_host(x) and on_host(y) else backend
-            x, y = where.asarray(x, model.dtype), self.loss.convert(y, where, model.store.dtype)
-            if x.shape[:1] != y.shape[:1] or not x.shape or x.shape[0] < self.accumulate:
+            where = host() if self._recordings is not None and all(map(on_host, given)) else backend
+            x, y = model.convert(x, where), self.loss.convert(y, where, dtype)
+            batch = (x, y) if sample_weight is None else (x, y, where.asarray(sample_weight, dtype))
+            if not x.shape or x.shape[0] < self.accumulate or not x.shape[:1] == y.shape[:1] == batch[-1].shape[:1]:
+                shapes = [
+                    f"{n} {tuple(a.shape)}" for n, a in zip(("inputs", "targets", "weights"), batch, strict=False)
+                ]
                 raise ArgumentError(
                     f"a batch needs as many inputs as targets and at least accumulate={self.accumulate} of them, "
-                    f"but got inputs {tuple(x.shape)} and targets {tuple(y.shape)}."
+                    f"but got {' and '.join(shapes)}."
                 )
             self.optimizer.prepare(model)
-            value = self._work(x, y, self.steps) if self._recordings is None else self._run(self._recordings, x, y)
+            value = self._work(batch, self.steps) if self._recordings is None else self._run(self._recordings, batch)
         self.steps += 1
         self.optimizer.updates += 1
         return value
 
-    def _work(self, x: Array, y: Array, step: int | None, counter: Array | None = None) -> Array:
+    def _work(self, batch: tuple[Array, ...], step: int | None, counter: Array | None = None) -> Array:
         """Everything that the device does in a step."""
         model = self.model
         ctx = model.context(training=True, step=step, seed=self.seed, counter=counter, constants=self._constants)
-        value = self._backward(x, y, ctx)
+        value = self._backward(batch, ctx)
         scale = self.loss_scale
         bad = None if scale is None else scale.unscale()
         if self._limit is not None:
@@ -106,25 +115,31 @@ class TrainStep:
         scale.adjust(bad)
         return value
 
-    def _backward(self, x: Array, y: Array, ctx: Context) -> Array:
+    def _backward(self, batch: tuple[Array, ...], ctx: Context) -> Array:
         """Gradients of the mean loss over the batch, part by part."""
-        n, value = x.shape[0], None
+        if self.accumulate == 1:
+            return self._backward_part(batch, None, ctx)
+        n, dtype, value = batch[0].shape[0], self.store.dtype, None
+        targets = self.loss.prepare(batch[1], self.backend)
+        terms = self.loss.count(targets, (n, *self.model.output_shape), dtype)  # of all parts together
         for part in range(self.accumulate):
             rows = slice(n * part // self.accumulate, n * (part + 1) // self.accumulate)
-            out, saved = self.model.forward(x[rows, ...] if self.accumulate > 1 else x, ctx)
-            terms = self.loss.terms((n, *out.shape[1:]))
-            targets = y[rows, ...] if self.accumulate > 1 else y
-            if self.loss_scale is None:
-                part_value, dy = self.loss(out, targets, terms=terms)
-            else:
-                part_value, dy = self.loss(out, targets, terms=terms, scale=self.loss_scale.factor)
-            self.model.backward(dy, saved, ctx)
-            value = part_value if value is None else self.model.store.fused(_add)(value, part_value)
+            part_value = self._backward_part(tuple(array[rows, ...] for array in batch), terms, ctx)
+            value = part_value if value is None else self.store.fused(_add)(value, part_value)
+        return value
+
+    def _backward_part(self, batch: tuple[Array, ...], terms: int | Array | None, ctx: Context) -> Array:
+        """Forward, loss, backward."""
+        x, y, *weight = batch
+        out, saved = self.model.forward(x, ctx)
+        scale = None if self.loss_scale is None else self.loss_scale.factor
+        value, dy = self.loss(out, y, sample_weight=weight[0] if weight else None, terms=terms, scale=scale)
+        self.model.backward(dy, saved, ctx)
         return value
 
     # ---- as one launch
 
-    def _run(self, recordings: Recordings, x: Array, y: Array) -> Array:
+    def _run(self, recordings: Recordings, batch: tuple[Array, ...]) -> Array:
         """The step from its recording, if there is one by now."""
         model = self.model
         made_with = (model.version, self.loss, self.optimizer, self.optimizer.schedule, self._limit)
@@ -135,20 +150,19 @@ class TrainStep:
         if self._counted != self.steps:
             self._counter[...] = self.steps
         self._counted = None  # until the work is done
-        signature = (x.shape, x.dtype, y.shape, y.dtype, self.accumulate, self.seed)
-        recording = recordings.find(signature, (x, y), model)
+        signature = (*((array.shape, array.dtype) for array in batch), self.accumulate, self.seed)
+        recording = recordings.find(signature, batch, model)
         if recording is not None:
-            value = recording(x, y)
-            model.store.mark_written()
+            value = recording(*batch)
+            self.store.mark_written()
         else:
-            x, y = recordings.recorder.placed((x, y))
-            value = self._counting(x, y, self.steps)
+            value = self._counting(*recordings.recorder.placed(batch), step=self.steps)
         self._counted = self.steps + 1
         return value
 
-    def _counting(self, x: Array, y: Array, step: int | None = None) -> Array:
+    def _counting(self, *batch: Array, step: int | None = None) -> Array:
         """The work, with the step's number on the device, and then the next one there."""
-        value = self._work(x, y, step, self._counter)
+        value = self._work(batch, step, self._counter)
         self._counter += 1
         return value
 

@@ -18,6 +18,7 @@ from gpunet.fold import _Composition
 from gpunet.formula import Graph
 from gpunet.initializers import Zeros
 from gpunet.layers.dense import Bias
+from gpunet.losses.loss import inverse, product
 from gpunet.optim.clip import _clamp, _norm, _scale, _square_sum
 from gpunet.parameter import Parameter
 
@@ -43,6 +44,7 @@ OPERANDS = {  # kind, values
     **dict.fromkeys(["variance", "r"], ("col", "positive")),
     **dict.fromkeys(["lr", "weight", "norm", "limit"], ("scalar", "positive")),
     "t": ("scalar", "count"),
+    "w": ("row", "positive"),
     **dict.fromkeys(["seed", "draw", "step"], ("scalar", "key")),
 }
 bias, relu, tanh, dropout = Bias(Parameter("b", (3,), Zeros())), layers.ReLU(), layers.Tanh(), layers.Dropout(0.3)
@@ -58,6 +60,7 @@ LOSSES |= dict.fromkeys([losses.MeanSquaredError(), losses.MeanAbsoluteError()],
 LOSSES |= dict.fromkeys([losses.Huber(0.7), losses.SmoothL1(0.7), losses.CosineSimilarity()], "x")
 LOSSES |= {losses.Hinge(): "x", losses.Poisson(): "v", losses.KLDivergence(): "probability"}
 WEIGHTED, SMOOTHED = losses.BinaryCrossEntropy(3.0), losses.CrossEntropy(label_smoothing=0.1)
+EVERYTHING = losses.CrossEntropy(label_smoothing=0.1, class_weights=[1.0], ignore_label=1)
 OPTIMIZERS = {
     optim.SGD(0.1): "",
     optim.SGD(0.1, momentum=0.9): "m",
@@ -106,6 +109,13 @@ CASES = {
     "CrossEntropy, smoothed": Case(SMOOTHED.formula, "z label weight", (None, 0)),
     "CrossEntropy of probabilities": Case(losses.CrossEntropy().formula, "z probability weight", (None, 0)),
     "CrossEntropy of probabilities, smoothed": Case(SMOOTHED.formula, "z probability weight", (None, 0)),
+    "CrossEntropy of weighted classes": Case(losses.CrossEntropy().formula, "z label weight r", (None, 0)),
+    "CrossEntropy of weighted samples": Case(losses.CrossEntropy().formula, "z label w", (None, 0)),
+    "CrossEntropy, everything": Case(EVERYTHING.formula, "z label w r", (None, 0)),
+    "CrossEntropy: sum of weights": Case(EVERYTHING.sum_of_weights, "label r", (None,)),
+    "MeanSquaredError of weighted samples": Case(losses.MeanSquaredError().formula, "z x w", (None, 0)),
+    "loss: 1/n": Case(inverse, "norm"),
+    "loss: weight": Case(product, "w weight"),
     "BinaryCrossEntropy, weighted": Case(WEIGHTED.formula, "z probability weight", (None, 0)),
     **{optimizer_name(one): update(one, slots) for one, slots in OPTIMIZERS.items()},
     "clip: square sum": Case(_square_sum, "g", (None,)),

@@ -81,6 +81,7 @@ inline To bits(From from) {
 }  // namespace gpunet
 
 inline float __uint_as_float(unsigned x) { return gpunet::bits<float>(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 inline float __int_as_float(int x) { return gpunet::bits<float>(x); }
 inline unsigned __float_as_uint(float x) { return gpunet::bits<unsigned>(x); }
 inline int __float_as_int(float x) { return gpunet::bits<int>(x); }

@@ -56,11 +56,27 @@ def test_an_empty_batch_costs_nothing(spec, backend):
 @specs
 def test_terms_override_the_mean(spec, backend):
     z, t = draw(0, *spec.shape), spec.target(spec.shape)
-    value, gradient = evaluated(spec, backend, "float64", z, t)
     n = spec.make().terms(spec.shape)
+    value, gradient = evaluated(spec, backend, "float64", z, t, terms=n)
     halved = evaluated(spec, backend, "float64", z, t, terms=2 * n)
     assert error(halved[0], value / 2) <= 1e-14
     assert error(halved[1], gradient / 2) <= 1e-14
+
+
+@specs
+def test_a_sample_weight_is_a_factor_of_its_terms(spec, backend):
+    z, t = draw(0, *spec.shape), spec.target(spec.shape)
+    n = spec.shape[0]
+    w = np.linspace(0.0, 2.0, n)
+    value, gradient = evaluated(spec, backend, "float64", z, t)
+    weighted = evaluated(spec, backend, "float64", z, t, sample_weight=backend.asarray(w))
+    column = w.reshape(n, *(1 for _ in spec.shape[1:]))
+    assert error(weighted[1], column * gradient) <= 1e-14
+    alone = [
+        evaluated(spec, backend, "float64", z, t, sample_weight=backend.asarray(np.eye(n)[i]))[0] for i in range(n)
+    ]
+    assert error(weighted[0], w @ alone) <= 1e-13
+    assert error(value, sum(alone)) <= 1e-13
 
 
 @specs
@@ -178,7 +194,59 @@ def test_training_on_probabilities(cpu):
         trainer.fit(x, 0.5 * np.eye(4)[y], verbose=0)
 
 
+def test_weights_of_more_axes_are_those_of_rows(backend):
+    z, y, w = draw(0, 3, 2, 4), np.array([[0, 3], [2, 1], [0, 3]], np.int32), np.arange(6.0).reshape(3, 2)
+    loss = losses.CrossEntropy()
+    rows = loss(backend.asarray(z.reshape(6, 4)), backend.asarray(y.ravel()), sample_weight=backend.asarray(w.ravel()))
+    times = loss(backend.asarray(z), backend.asarray(y), sample_weight=backend.asarray(w))
+    assert error(backend.to_numpy(times[0]), backend.to_numpy(rows[0])) <= 1e-14
+    assert error(backend.to_numpy(times[1]), backend.to_numpy(rows[1]).reshape(3, 2, 4)) <= 1e-14
+
+
+def test_weights_that_do_not_fit_are_refused(cpu):
+    z, t = np.zeros((3, 2, 4)), np.zeros((3, 2, 4))
+    for shape in ((2,), (3, 4), (3, 2, 4), (3, 1), ()):
+        with pytest.raises(ShapeError, match=r"one number a sample, but got .* Reshape it to \(3,\) or \(3, 2\)"):
+            losses.MeanSquaredError()(z, t, sample_weight=np.ones(shape))
+    with pytest.raises(ArrayError, match=r"MeanSquaredError takes sample_weight on numpy, but got a builtins\.list"):
+        losses.MeanSquaredError()(z, t, sample_weight=[1.0, 1.0, 1.0])
+
+
+def test_nothing_of_an_ignored_row_counts(backend):
+    z = np.array([[np.nan, 0.0], [1e4, -1e4], [0.0, 0.0]])
+    loss = losses.CrossEntropy(ignore_label=-100)
+    value, gradient = loss(backend.asarray(z), backend.asarray(np.array([-100, 0, 1])))
+    assert error(backend.to_numpy(value), np.log(2) / 2) <= 1e-14
+    assert error(backend.to_numpy(gradient), [[0, 0], [0, 0], [0.25, -0.25]]) <= 1e-14
+    value, gradient = loss(backend.asarray(z), backend.asarray(np.array([-100] * 3)))
+    assert backend.to_numpy(value) == 0
+    assert not backend.to_numpy(gradient).any()
+    value, gradient = loss(backend.asarray(z), backend.asarray(np.array([-100, 0, -1])))  # no class, not ignored
+    assert np.isnan(backend.to_numpy(value))
+    assert np.isnan(backend.to_numpy(gradient)[2]).all()
+
+
+def test_an_ignored_label_passes_the_check_of_targets():
+    losses.CrossEntropy(ignore_label=-1).check_targets(np.array([-1, 0, 2]), (3,))
+    losses.CrossEntropy(ignore_label=-1).check_targets(np.array([-1, -1]), (3,))
+    with pytest.raises(ArgumentError, match=r"labels must be in \[0, 3\).* from -2 to 2"):
+        losses.CrossEntropy(ignore_label=-1).check_targets(np.array([-1, -2, 2]), (3,))
+
+
+def test_as_many_class_weights_as_classes(cpu):
+    loss = losses.CrossEntropy(class_weights=[1.0, 2.0])
+    with pytest.raises(ShapeError, match=r"has 2 class_weights, but got logits \(5, 3\)\. Give 3 numbers"):
+        loss(np.zeros((5, 3)), np.zeros(5, np.int32))
+    with pytest.raises(ShapeError, match=r"has 2 class_weights, but got logits \(2, 3\)"):
+        loss.check_targets(np.array([0, 1]), (3,))
+
+
 def test_bad_arguments_are_refused():
+    for weights in ([], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [float("inf")]):
+        with pytest.raises(ArgumentError, match=r"needs finite class_weights >= 0, not all 0, but got"):
+            losses.CrossEntropy(class_weights=weights)
+    with pytest.raises(ArgumentError, match=r"needs an ignore_label in int32, but got 2147483648\. Use -1"):
+        losses.CrossEntropy(ignore_label=2**31)
     with pytest.raises(ArgumentError, match=r"label_smoothing in \[0, 1\], but got 1\.5\. 0\.1 is usual"):
         losses.CrossEntropy(label_smoothing=1.5)
     with pytest.raises(ArgumentError, match=r"Huber needs a finite delta > 0, but got 0\. MeanAbsoluteError\(\) and"):

@@ -11,11 +11,12 @@ import pytest
 from fakegpu import Counts
 from kit import beside
 
-from gpunet import layers
+from gpunet import layers, losses, optim
 from gpunet.errors import RecordingError
 from gpunet.formula import random_bits
 from gpunet.pointwise import Pointwise
 from gpunet.train import recorded
+from gpunet.train.step import TrainStep
 from gpunet_backends.cupy_ import CupyBackend
 
 captured = beside(__file__, "captured.py")
@@ -47,6 +48,40 @@ def test_a_step_on_device_arrays(gpu):
     gpu.cupy.reset()
     step(x, y)
     assert gpu.cupy.counts == Counts(graphs=1, launches=3)
+
+
+def test_sample_weights_are_one_input_more(gpu):
+    """With labels that count differently, too: their number is summed up inside the graph."""
+
+    def run(capture):
+        loss = losses.CrossEntropy(class_weights=[1.0, 2.0, 3.0], ignore_label=2)
+        step = TrainStep(network(gpu), loss, optim.Adam(1e-2), seed=7, capture=capture)
+        for x, y in batches(WARM + 6):
+            gpu.cupy.reset()
+            value = step(x, y, np.abs(x[:, 0]))
+        return gpu.cupy.counts.graphs, float(gpu.to_numpy(value)), step.model.get_weights()
+
+    (graphs, value, weights), (eager_graphs, eager_value, eager) = run(True), run(False)
+    assert (graphs, eager_graphs) == (1, 0)
+    assert value == eager_value
+    assert all(np.array_equal(w, eager[n]) for n, w in weights.items())
+
+
+def test_an_embedding_is_captured(gpu):
+    def run(capture):
+        model = layers.Sequential(layers.Embedding(6, 4, padding_index=0), layers.Flatten(), layers.Dense(3))
+        step = TrainStep(
+            model.build((5,), device=gpu), losses.CrossEntropy(), optim.Adam(1e-2), capture=capture, clip_norm=1.0
+        )
+        for seed in range(WARM + 6):
+            x = np.random.default_rng(seed).integers(0, 6, (8, 5))
+            gpu.cupy.reset()
+            step(x, x[:, 0] % 3)
+        assert gpu.cupy.counts.graphs == capture
+        return model.get_weights()
+
+    captured_weights, eager = run(True), run(False)
+    assert all(np.array_equal(w, eager[n]) for n, w in captured_weights.items())
 
 
 def test_a_new_learning_rate_is_one_launch_more(gpu):

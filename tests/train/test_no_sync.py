@@ -159,8 +159,8 @@ def test_the_loss_is_a_device_array_and_reading_it_waits(case):
 class Reading(losses.CrossEntropy):
     """Reads its value on the host: what the counters are there to find."""
 
-    def __call__(self, prediction, target, *, terms=None):
-        value, gradient = super().__call__(prediction, target, terms=terms)
+    def __call__(self, prediction, target, **options):
+        value, gradient = super().__call__(prediction, target, **options)
         self.last = float(value)
         return value, gradient
 

@@ -70,6 +70,35 @@ def test_accumulation_is_the_whole_batch(parts, backend):
     assert same(split.get_weights(), whole.get_weights(), 1e-13)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_parts_of_a_batch_count_by_the_labels_of_all(weighted, backend):
+    def step(**options):
+        loss = losses.CrossEntropy(class_weights=[0.5, 1.0, 3.0], ignore_label=-1)
+        return gn.TrainStep(model_on(backend, dropout=0.0), loss, optim.SGD(0.1), **options)
+
+    one, many = step(), step(accumulate=3)
+    labels = np.where(np.arange(12) < 4, -1, Y)  # the first part counts nothing
+    batch = (X, labels, np.linspace(0, 2, 12)) if weighted else (X, labels)
+    for _ in range(3):
+        assert error(backend.to_numpy(many(*batch)), backend.to_numpy(one(*batch))) <= 1e-13
+    assert same(many.model.get_weights(), one.model.get_weights(), 1e-13)
+
+
+def test_sample_weights(backend):
+    """A sample of weight 2 counts as two, one of weight 0 not at all; n stays."""
+    weighted, repeated = model_on(backend, dropout=0.0), model_on(backend, dropout=0.0)
+    weights = np.array([2.0] * 4 + [1.0] * 4 + [0.0] * 4)
+    order = [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7]
+    one = gn.TrainStep(weighted, losses.CrossEntropy(), optim.SGD(0.1))
+    other = gn.TrainStep(repeated, losses.CrossEntropy(), optim.SGD(0.1))
+    for given in (weights, backend.asarray(weights), weights.tolist()):
+        value = one(X, Y, given)
+        assert error(backend.to_numpy(value), backend.to_numpy(other(X[order], Y[order]))) <= 1e-13
+    assert same(weighted.get_weights(), repeated.get_weights(), 1e-13)
+    with pytest.raises(ArgumentError, match=r"inputs \(12, 4\) and targets \(12,\) and weights \(11,\)"):
+        one(X, Y, weights[:-1])
+
+
 def test_clipping(backend):
     free, clipped = model_on(backend), model_on(backend)
     gn.TrainStep(free, losses.CrossEntropy(), optim.SGD(0.0))(X, Y)

@@ -105,6 +105,50 @@ def test_binary_and_regression():
     assert history["loss"][-1] < 1e-3
 
 
+def test_sample_weights():
+    """Weight 0 is as if the sample were not there; n stays."""
+    wrong, weight = Y.copy(), np.ones(50)
+    wrong[:20], weight[:20] = 1 - Y[:20], 0
+    t = trainer(seed=1)
+    t.fit(X, wrong, sample_weight=weight, epochs=20, batch_size=16, validation_data=(X, wrong, weight), verbose=0)
+    assert t.evaluate(X, Y)["accuracy"] > 0.9
+    known = {name: value[-1] for name in ("loss", "val_loss") for value in [t.history[name]]}
+    assert known["val_loss"] == t.evaluate(X, wrong, weight)["loss"] < 0.7 * t.evaluate(X, wrong)["loss"]
+    assert abs(t.evaluate(X, wrong, weight)["loss"] - t.evaluate(X[20:], Y[20:])["loss"] * 30 / 50) < 1e-6
+    assert t.fit(X, wrong, sample_weight=weight, validation_split=0.5, verbose=0)
+
+
+def test_bad_sample_weights_are_refused_before_training():
+    t = trainer()
+    for weight in (np.ones(49), np.full(50, np.nan), 1.0):
+        with pytest.raises(ArgumentError, match=r"one finite number for each of the 50 samples, but got"):
+            t.fit(X, Y, sample_weight=weight, verbose=0)
+    with pytest.raises(ShapeError, match=r"one number a sample, but got \(50, 1\) for predictions \(50, 2\)"):
+        t.fit(X, Y, sample_weight=np.ones((50, 1)), verbose=0)
+    assert t.model.built is None
+
+
+def test_ignored_labels_do_not_count_as_wrong():
+    loss = losses.CrossEntropy(ignore_label=-1)
+    z = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    assert metrics.accuracy(z, np.array([-1, 0, 1]), loss) == 0.5
+    assert metrics.accuracy(z, np.eye(2)[[0, 0, 1]], loss) == 2 / 3
+
+
+def test_training_on_indices():
+    x = np.random.default_rng(0).integers(0, 10, (200, 3))
+    model = layers.Sequential(layers.Embedding(10, 8), layers.Flatten(), layers.Dense(2))
+    t = gn.Trainer(model, losses.CrossEntropy(), optim.Adam(0.05), metrics=["accuracy"], device="cpu")
+    for wrong, found in ((x - 1, "int64 from -1 to 8"), (x + 1, "from 1 to 10"), (x * 1.0, "float64 from 0.0 to 9.0")):
+        with pytest.raises(ArgumentError, match=rf"Embedding '0' takes integers in \[0, 10\), but got .*{found}"):
+            t.fit(wrong, x[:, 0] % 2, verbose=0)
+    assert t.model.built is None
+    t.fit(x, x[:, 0] % 2, epochs=15, verbose=0)
+    assert t.evaluate(x, x[:, 0] % 2)["accuracy"] == 1
+    with pytest.raises(ArgumentError, match=r"takes integers in \[0, 10\)"):
+        model.predict(x + 1)
+
+
 def test_fit_waits_for_the_device_between_epochs_only(monkeypatch):
     from fakegpu import open_fakegpu
 
@@ -145,7 +189,7 @@ def test_batches_hold_each_sample_once_in_an_order_of_their_own():
 
 
 def test_a_split_is_shuffled_and_complete():
-    (x, y), (vx, vy) = data.split(X, Y, 0.2, seed=0)
+    (x, y), (vx, vy) = data.split(X, Y, fraction=0.2, seed=0)
     assert (len(x), len(vx)) == (40, 10)
     assert sorted(np.concatenate([x, vx])[:, 0]) == sorted(X[:, 0])
     assert len(y) == 40

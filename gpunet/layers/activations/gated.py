@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend import Array, Fused, Shape
+from gpunet.context import Context
 from gpunet.errors import ShapeError
 from gpunet.formula import sigmoid
-from gpunet.layer import Context, Layer, Saved, batched
+from gpunet.layer import Layer, Saved, batched
 
 
 class Gated(Layer):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from gpunet.backend import Array, Shape
+from gpunet.context import Context
 from gpunet.errors import ArgumentError
 from gpunet.initializers import Constant
-from gpunet.layer import Context
 from gpunet.parameter import Initializer, Parameter
 from gpunet.pointwise import Pointwise
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from gpunet.backend import Array
+from gpunet.context import Context
 from gpunet.formula import sigmoid
-from gpunet.layer import Context
 from gpunet.pointwise import Pointwise
 
 

@@ -33,6 +33,7 @@ class Parameter:
     master      what is trained; the same array as ``value``, but in mixed precision
     grad        all three are views, which change identity only when the store is laid out anew
     written     whether this step wrote a gradient already
+    group       number of its group of optimizer settings
     """
 
     value: Array
@@ -41,7 +42,7 @@ class Parameter:
 
     def __init__(self, name: str, shape: Shape, init: Initializer):
         self.name, self.shape, self.init = name, tuple(shape), init
-        self.trainable, self.written = True, False
+        self.trainable, self.written, self.group = True, False, 0
         self.store: ParameterStore | None = None
 
     @property
@@ -81,11 +82,11 @@ class State:
 
 
 class ParameterStore:
-    """[trainable | frozen] in one flat buffer of values and one of gradients.
+    """[trainable, by group | frozen] in one flat buffer of values and one of gradients.
 
-    A step, a norm, a clip and a checkpoint are each one pass over a span of the buffers. Views are aligned to 256 bytes
-    and the padding between them is zero in both, which leaves sums over the buffers as they are. In mixed precision a
-    third buffer, ``rounded``, holds the values as layers compute with them.
+    A norm, a clip and a checkpoint are each one pass over a span of the buffers, a step is one for each group. Views
+    are aligned to 256 bytes and the padding between them is zero in both, which leaves sums over the buffers as they
+    are. In mixed precision a third buffer, ``rounded``, holds the values as layers compute with them.
     """
 
     def __init__(self, parameters: Sequence[Parameter], backend: Backend, dtype: str, compute: str | None = None):
@@ -105,23 +106,28 @@ class ParameterStore:
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """Place all parameters anew, keeping their values; gradients start as zero."""
+        """Place all parameters anew, keeping their values, and the gradients of those that are trained."""
         step = ALIGNMENT // BYTES[self.dtype]
-        order = sorted(self.parameters, key=lambda p: not p.trainable)
+        order = sorted(self.parameters, key=lambda p: (not p.trainable, p.group))
         offset = self.trainable_end = 0
+        self.spans: dict[int, tuple[int, int]] = {}
         for p in order:
-            self.offsets[p.name] = offset
+            self.offsets[p.name] = start = offset
             offset += -(-p.size // step) * step
-            self.trainable_end = offset if p.trainable else self.trainable_end
+            if p.trainable:
+                self.spans[p.group] = (self.spans.get(p.group, (start, start))[0], offset)
+                self.trainable_end = offset
         self.values = self.backend.zeros((offset,), self.dtype)
         self.grads = self.backend.zeros((offset,), self.dtype)
         mixed = self.compute != self.dtype
         self.rounded = self.backend.zeros((offset,), self.compute) if mixed else self.values
         for p in order:
-            master = self.view(self.values, p)
+            master, grad = self.view(self.values, p), self.view(self.grads, p)
             if p.store is not None:
                 master[...] = p.master
-            p.store, p.master, p.grad, p.written = self, master, self.view(self.grads, p), False
+                if p.trainable and p.written:
+                    grad[...] = p.grad
+            p.store, p.master, p.grad, p.written = self, master, grad, p.written and p.trainable
             p.value = self.view(self.rounded, p) if mixed else master
         self.refresh()
         self.trainable = [p for p in self.parameters if p.trainable]
@@ -131,6 +137,15 @@ class ParameterStore:
         """The part of a flat buffer that belongs to a parameter, in its shape."""
         start = self.offsets[p.name]
         return self.backend.xp.reshape(buffer[start : start + p.size], p.shape)
+
+    def moved(self, buffer: Array, offsets: dict[str, int]) -> Array:
+        """A flat buffer laid out as the values are now. It was laid out by ``offsets``; what is not there is zero."""
+        fresh = self.backend.zeros(self.values.shape, self.dtype)
+        for p in self.parameters:
+            if p.name in offsets:
+                start = offsets[p.name]
+                self.view(fresh, p)[...] = self.backend.xp.reshape(buffer[start : start + p.size], p.shape)
+        return fresh
 
     def refresh(self, end: int | None = None) -> None:
         """Round the values anew for the layers, up to a place in the buffer, after whatever changed them."""
@@ -158,6 +173,13 @@ class ParameterStore:
         for p in matching:
             p.trainable = not frozen
         self._lay_out()
+
+    def arrange(self, groups: Sequence[int]) -> None:
+        """Place the parameters by these groups, one number for each of ``parameters``, if they are not already."""
+        if [p.group for p in self.parameters] != list(groups):
+            for p, group in zip(self.parameters, groups, strict=True):
+                p.group = group
+            self._lay_out()
 
     def begin(self) -> None:
         """A new gradient step: the next write of each gradient overwrites."""

@@ -10,10 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from numbers import Integral
 from typing import Any
 
 from gpunet.backend import Array, host
 from gpunet.errors import ArgumentError
+
+MOST_STEPS = 2**31
+"""Up to which restarts are known."""
 
 
 class Schedule:
@@ -136,22 +140,31 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class CosineRestarts(Schedule):
-    """A ``Cosine`` that begins again each so many steps.
+    """A ``Cosine`` that begins again after so many steps, then after ``factor`` times as many each time.
 
     Reference: Loshchilov, Hutter: SGDR: Stochastic Gradient Descent with Warm Restarts (2017).
     """
 
     rate: float = field(kw_only=False)
     steps: int
+    factor: int = 1
     end: float = 0.0
 
     def __post_init__(self) -> None:
         self._check(steps=self.steps)
+        if not isinstance(self.factor, Integral) or self.factor < 1:
+            raise ArgumentError(f"CosineRestarts needs a whole factor, at least 1, but got {self.factor!r}.")
 
     def formula(self, xp: Any, step: Array) -> Array:
-        """That of Cosine, at step modulo steps"""
-        done = step / self.steps - xp.floor(step / self.steps)
-        return _half_cosine(xp, self.rate, self.end, done)
+        """That of Cosine, at the steps since the last restart"""
+        begin, steps = self.steps * xp.floor(step / self.steps), self.steps + 0 * step
+        if self.factor > 1:
+            begin = 0 * step
+            restart, length = self.steps, self.steps * self.factor
+            while restart < MOST_STEPS:
+                begin, steps = (xp.where(step >= restart, n, old) for n, old in ((restart, begin), (length, steps)))
+                restart, length = restart + length, length * self.factor
+        return _half_cosine(xp, self.rate, self.end, (step - begin) / steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,32 @@ def radam(beta2, weight_decay):
     return update
 
 
+def nadam(weight_decay, momentum_decay, decoupled):
+    """The product of all μ as PyTorch keeps it: factor by factor."""
+
+    def mu(t):
+        return 0.9 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+
+    def update(p, g, state, t):
+        lr, product = 2e-3, np.prod([mu(i) for i in range(1, t + 1)])
+        p, g = (p - lr * weight_decay * p, g) if decoupled else (p, g + weight_decay * p)
+        state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
+        state["v"] = 0.999 * state.get("v", 0) + 0.001 * np.square(g)
+        ahead = mu(t + 1)
+        step = (1 - mu(t)) / (1 - product) * g + ahead / (1 - product * ahead) * state["m"]
+        return p - lr * step / (np.sqrt(state["v"] / (1 - 0.999**t)) + 1e-8)
+
+    return update
+
+
 OPTIMIZERS = [
+    OptimizerSpec("nadam", optim.NAdam, nadam(0.0, 4e-3, False)),
+    OptimizerSpec("nadam_decay", lambda: optim.NAdam(weight_decay=0.02, momentum_decay=0.5), nadam(0.02, 0.5, False)),
+    OptimizerSpec(
+        "nadam_decoupled",
+        lambda: optim.NAdam(weight_decay=0.1, momentum_decay=0.0, decoupled_weight_decay=True),
+        nadam(0.1, 0.0, True),
+    ),
     OptimizerSpec("sgd", lambda: optim.SGD(0.1), lambda p, g, state, t: p - 0.1 * g),
     OptimizerSpec("sgd_decay", lambda: optim.SGD(0.1, weight_decay=0.2), lambda p, g, state, t: 0.98 * p - 0.1 * g),
     OptimizerSpec("sgd_momentum", lambda: optim.SGD(0.1, momentum=0.9), sgd_momentum),

@@ -18,6 +18,7 @@ ALL = {
     "polynomial": schedules.Polynomial(0.1, steps=6, power=2.0, end=0.01),
     "cosine": schedules.Cosine(0.1, steps=6),
     "restarts": schedules.CosineRestarts(0.1, steps=4),
+    "growing restarts": schedules.CosineRestarts(0.1, steps=3, factor=2, end=0.01),
     "warmup": schedules.Warmup(0.1, steps=5),
     "inverse": schedules.InverseSquareRoot(0.1, steps=3),
     "one_cycle": schedules.OneCycle(0.1, steps=8),

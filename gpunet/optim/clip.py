@@ -37,9 +37,7 @@ def clip(model: Sequential, *, norm: float | None = None, value: float | None = 
         return clip_to(model, store.backend.scalar(norm, store.dtype))
     if value is None or not value > 0:
         raise ArgumentError(f"the largest value must be positive, but got {value!r}. Try value=1.0.")
-    store.finish()
-    gradients = store.grads[: store.trainable_end]
-    store.fused(_clamp)(gradients, store.backend.scalar(value, store.dtype), out=gradients)
+    clamp_to(model, store.backend.scalar(value, store.dtype))
     return None
 
 
@@ -51,6 +49,14 @@ def clip_to(model: Sequential, limit: Array) -> Array:
     size = store.fused(_norm)(store.fused(_square_sum)(gradients))
     store.fused(_scale)(gradients, size, limit, out=gradients)
     return size
+
+
+def clamp_to(model: Sequential, limit: Array) -> None:
+    """As ``clip`` by value, to a 0-d array of the device."""
+    store = model.store
+    store.finish()
+    gradients = store.grads[: store.trainable_end]
+    store.fused(_clamp)(gradients, limit, out=gradients)
 
 
 def _square_sum(xp: Any, g: Array) -> Array:

@@ -11,7 +11,8 @@ from gpunet.errors import ArgumentError
 from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 from gpunet.optim import Optimizer
-from gpunet.optim.clip import clip_to
+from gpunet.optim.clip import clamp_to, clip_to
+from gpunet.parameter import ParameterStore
 from gpunet.random import check_key
 from gpunet.train.loss_scale import LossScale
 from gpunet.train.recorded import Recordings
@@ -22,6 +23,7 @@ class TrainStep:
 
     model       built
     clip_norm   largest global norm of the gradients, or None
+    clip_value  largest absolute value of each gradient, or None; not with clip_norm
     accumulate  the batch is run in this many parts under one context, then updated once: less memory, same gradient
     seed        of dropout; with the number of the step, the key of its random numbers
     capture     on a GPU, record the third step with inputs of a shape as one CUDA graph, and launch that from then on;
@@ -39,6 +41,7 @@ class TrainStep:
         optimizer: Optimizer,
         *,
         clip_norm: float | None = None,
+        clip_value: float | None = None,
         accumulate: int = 1,
         seed: int = 0,
         capture: bool = True,
@@ -48,7 +51,8 @@ class TrainStep:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.store, self.backend = model.store, model.store.backend
         self.accumulate, self.seed, self.steps = accumulate, seed, 0
-        self.clip_norm = clip_norm
+        self._norm, self._value = _Limit("clip_norm", self.store), _Limit("clip_value", self.store)
+        self.clip_norm, self.clip_value = clip_norm, clip_value
         self.loss_scale = LossScale(self.store) if model.dtype == "float16" else None
         self._constants: dict[int, Array] = {}
         recorder = self.backend.recorder() if capture else None
@@ -61,14 +65,20 @@ class TrainStep:
     @property
     def clip_norm(self) -> float | None:
         """Largest global norm of the gradients, or None."""
-        return self._clip_norm
+        return self._norm.number
 
     @clip_norm.setter
     def clip_norm(self, norm: float | None) -> None:
-        if norm is not None and not norm > 0:
-            raise ArgumentError(f"clip_norm must be positive or None, but got {norm!r}.")
-        self._clip_norm = norm
-        self._limit = None if norm is None else self.backend.scalar(norm, self.store.dtype)
+        self._norm.set(norm, other=self._value)
+
+    @property
+    def clip_value(self) -> float | None:
+        """Largest absolute value of each gradient, or None."""
+        return self._value.number
+
+    @clip_value.setter
+    def clip_value(self, value: float | None) -> None:
+        self._value.set(value, other=self._norm)
 
     def __call__(self, x: Any, y: Any, sample_weight: Any = None) -> Array:
         """Train on one batch of host or device arrays; -> its loss before the update.
@@ -106,8 +116,10 @@ class TrainStep:
         value = self._backward(batch, ctx)
         scale = self.loss_scale
         bad = None if scale is None else scale.unscale()
-        if self._limit is not None:
-            clip_to(model, self._limit)
+        if self._norm.array is not None:
+            clip_to(model, self._norm.array)
+        if self._value.array is not None:
+            clamp_to(model, self._value.array)
         self.optimizer.apply(model, unless=bad)
         if scale is None or bad is None:
             return value
@@ -142,7 +154,8 @@ class TrainStep:
     def _run(self, recordings: Recordings, batch: tuple[Array, ...]) -> Array:
         """The step from its recording, if there is one by now."""
         model = self.model
-        made_with = (model.version, self.loss, self.optimizer, self.optimizer.schedule, self._limit)
+        limits = self._norm.array, self._value.array
+        made_with = (model.version, self.loss, self.optimizer, *limits, *self.optimizer.schedules)
         if any(a is not b for a, b in zip_longest(made_with, self._recorded_with)):
             recordings.forget()
             self._recorded_with = made_with
@@ -165,6 +178,25 @@ class TrainStep:
         value = self._work(batch, step, self._counter)
         self._counter += 1
         return value
+
+
+class _Limit:
+    """A number that may be set, as a 0-d array of the device."""
+
+    def __init__(self, name: str, store: ParameterStore):
+        self.name, self.store = name, store
+        self.number: float | None = None
+        self.array: Array | None = None
+
+    def set(self, number: float | None, other: _Limit) -> None:
+        """Refuses what is not positive, and a second limit."""
+        if number is not None:
+            if not number > 0:
+                raise ArgumentError(f"{self.name} must be positive or None, but got {number!r}.")
+            if other.number is not None:
+                raise ArgumentError(f"{self.name} and {other.name} are both set. Use one of them, None for the other.")
+        self.number = number
+        self.array = None if number is None else self.store.backend.scalar(number, self.store.dtype)
 
 
 def on_host(x: Any) -> bool:

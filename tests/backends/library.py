@@ -19,6 +19,7 @@ from gpunet.formula import Graph
 from gpunet.initializers import Zeros
 from gpunet.layers.dense import Bias
 from gpunet.losses.loss import inverse, product
+from gpunet.optim.average import _average
 from gpunet.optim.clip import _clamp, _norm, _scale, _square_sum
 from gpunet.parameter import Parameter
 
@@ -44,6 +45,7 @@ OPERANDS = {  # kind, values
     **dict.fromkeys(["variance", "r"], ("col", "positive")),
     **dict.fromkeys(["lr", "weight", "norm", "limit"], ("scalar", "positive")),
     "t": ("scalar", "count"),
+    "below": ("scalar", "below one half"),
     "w": ("row", "positive"),
     **dict.fromkeys(["seed", "draw", "step"], ("scalar", "key")),
 }
@@ -75,6 +77,8 @@ OPTIMIZERS = {
     optim.Lion(weight_decay=0.1): "m",
     optim.Adadelta(weight_decay=0.1): "v u",
     optim.RAdam(weight_decay=0.1): "m v",
+    optim.NAdam(weight_decay=0.1): "m v",
+    optim.NAdam(weight_decay=0.1, decoupled_weight_decay=True): "m v",
 }
 """Their slots, by names of OPERANDS."""
 two = _Composition([bias, relu], [1, 0], [bias.bias], 3)
@@ -84,12 +88,13 @@ three = _Composition([bias, tanh, dropout], [1, 0, 3], [bias.bias, None, None, N
 def optimizer_name(one: optim.Optimizer) -> str:
     """The class and the settings that are not its defaults, but for the learning rate."""
     changed = [f.name for f in fields(one) if f.init and f.default != getattr(one, f.name)]
-    return " ".join([type(one).__name__, *(name for name in changed if name != "learning_rate")])
+    return " ".join([type(one).__name__, *(name for name in changed if name not in ("learning_rate", "groups"))])
 
 
 def update(one: optim.Optimizer, slots: str) -> Case:
     """Its formula in place."""
-    return Case(one.formula, f"p g {slots} lr t", (0, *range(2, 2 + len(slots.split()))))
+    product = "below" if isinstance(one, optim.NAdam) else ""
+    return Case(one.formula, f"p g {slots} lr t {product}", (0, *range(2, 2 + len(slots.split()))))
 
 
 CASES = {
@@ -118,6 +123,8 @@ CASES = {
     "loss: weight": Case(product, "w weight"),
     "BinaryCrossEntropy, weighted": Case(WEIGHTED.formula, "z probability weight", (None, 0)),
     **{optimizer_name(one): update(one, slots) for one, slots in OPTIMIZERS.items()},
+    "NAdam: product": Case(optim.NAdam().more, "t", ()),
+    "average": Case(_average, "x p weight"),
     "clip: square sum": Case(_square_sum, "g", (None,)),
     "clip: norm": Case(_norm, "norm"),
     "clip: scale": Case(_scale, "g norm limit"),
@@ -222,6 +229,8 @@ def values(rng: np.random.Generator, law: str, shape: tuple[int, ...], k: int, d
         return rng.integers(0, 2**32, shape)
     if law == "count":
         return np.asarray(rng.integers(1, 10000, shape), dtype)
+    if law == "below one half":
+        return np.asarray(rng.random(shape) / 2, dtype)
     x = rng.random(shape) if law == "uniform" else rng.standard_normal(shape)
     with np.errstate(over="ignore"):
         x = np.where(rng.random(shape) < special, rng.choice(SPECIAL, shape), x).astype(dtype)

@@ -12,6 +12,7 @@ from gpunet import layers
 from gpunet.formula import classify, trace
 from gpunet_backends.cuda_emit import BLOCK, emit
 from gpunet_backends.cuda_kernels import compiled, target
+from gpunet_backends.cuda_rows import rows_source
 from gpunet_backends.cuda_stages import stages
 from gpunet_backends.cuda_variant import BYTES, Variant
 
@@ -67,6 +68,16 @@ def test_every_formula_compiles(name, nvrtc):
                 assert max(registers) <= MOST_REGISTERS[variant[0]], (variant, log)
                 spilled = [int(n) for n in re.findall(r"(\d+) bytes spill", log)]
                 assert max(spilled) <= MOST_SPILLED.get(variant[0], 0), (variant, log)
+
+
+@pytest.mark.parametrize(
+    ("table", "rows"), [(d, d) for d in BYTES] + [("float32", "float16"), ("float32", "bfloat16")], ids=str
+)
+def test_rows_by_index_compile(table, rows, nvrtc):
+    for architecture in ARCHITECTURES:
+        _, log = compiled(nvrtc, rows_source(table, rows).text, f"sm_{architecture}", "--ptxas-options=-v")
+        assert max(int(n) for n in re.findall(r"Used (\d+) registers", log)) <= 64
+        assert set(re.findall(r"(\d+) bytes spill", log)) == {"0"}
 
 
 @pytest.mark.parametrize("name", ["Adam", "Bias+ReLU", "Bias+ReLU'", "layernorm", "MeanSquaredError"])

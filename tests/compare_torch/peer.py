@@ -124,7 +124,10 @@ def torch_loss(loss, prediction, target):
     match loss:
         case CrossEntropy():
             target = target.movedim(-1, 1) if target.is_floating_point() else target.long()  # (N, …, C) -> (N, C, …)
-            return functional.cross_entropy(prediction.movedim(-1, 1), target, label_smoothing=loss.label_smoothing)
+            weight = None if loss.class_weights is None else tensor(loss.class_weights).to(prediction.dtype)
+            ignored = -100 if loss.ignore_label is None else loss.ignore_label
+            options = {"weight": weight, "ignore_index": ignored, "label_smoothing": loss.label_smoothing}
+            return functional.cross_entropy(prediction.movedim(-1, 1), target, **options)
         case BinaryCrossEntropy():
             weight = torch.tensor(loss.positive_weight, dtype=prediction.dtype)
             return functional.binary_cross_entropy_with_logits(prediction, target, pos_weight=weight)
@@ -149,7 +152,7 @@ def torch_loss(loss, prediction, target):
 
 def torch_optimizer(optimizer, parameters):
     """The torch optimizer with a gpunet optimizer's settings."""
-    given = {f.name: getattr(optimizer, f.name) for f in fields(optimizer) if f.init}
+    given = {f.name: getattr(optimizer, f.name) for f in fields(optimizer) if f.init and f.name != "groups"}
     if "beta1" in given:
         given["betas"] = given.pop("beta1"), given.pop("beta2")
     return getattr(torch.optim, type(optimizer).__name__)(parameters, lr=given.pop("learning_rate"), **given)

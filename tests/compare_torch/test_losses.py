@@ -57,6 +57,22 @@ def test_cross_entropy_of_probabilities(shape, dtype, smoothing, size):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s[-1] > 1], ids=str)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_of_classes_and_labels_that_count_differently(shape, dtype, smoothing):
+    rng = np.random.default_rng(1)
+    logits, weights = 3 * rng.normal(size=shape).astype(dtype), rng.random(shape[-1])
+    labels = rng.integers(0, shape[-1], shape[:-1])
+    ignored = np.where(rng.random(shape[:-1]) < 0.4, -7, labels)
+    ignored.flat[0] = 0
+    compare(CrossEntropy(label_smoothing=smoothing, class_weights=weights), logits, labels, TOLERANCE[dtype])
+    compare(CrossEntropy(label_smoothing=smoothing, ignore_label=-7), logits, ignored, TOLERANCE[dtype])
+    both = CrossEntropy(label_smoothing=smoothing, class_weights=weights, ignore_label=-7)
+    compare(both, logits, ignored, TOLERANCE[dtype])
+    compare(both, logits, rng.random(shape).astype(dtype), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
 def test_cross_entropy_of_large_logits(size, dtype):
     rng = np.random.default_rng(2)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gpunet.layers import Dense, Sequential, Tanh
-from gpunet.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RAdam, RMSprop, clip
+from gpunet.optim import SGD, Adadelta, Adagrad, Adam, AdamW, AverageWeights, NAdam, RAdam, RMSprop, clip
+from gpunet.schedules import Chain, Cosine, Warmup
 
 from .peer import DTYPES, TOLERANCE, Twin, assert_close, randomize, tensor, torch, torch_optimizer
 
@@ -37,6 +38,9 @@ OPTIMIZERS = {
     "Adadelta with all": lambda: Adadelta(0.5, rho=0.8, eps=1e-4, weight_decay=0.1),
     "RAdam of defaults": lambda: RAdam(),
     "RAdam with all": lambda: RAdam(0.01, beta1=0.8, beta2=0.95, eps=1e-4, weight_decay=0.1),
+    "NAdam of defaults": lambda: NAdam(),
+    "NAdam with all": lambda: NAdam(0.01, beta1=0.8, beta2=0.95, eps=1e-4, weight_decay=0.1, momentum_decay=0.3),
+    "NAdam decoupled": lambda: NAdam(0.01, weight_decay=0.1, decoupled_weight_decay=True),
     "RAdam that is never rectified": lambda: RAdam(0.01, beta2=0.6),
 }
 
@@ -60,9 +64,18 @@ def random_gradients(model, rng, scale=1.0):
     return {n: (scale * rng.normal(size=w.shape)).astype(w.dtype) for n, w in model.get_weights().items()}
 
 
+@pytest.fixture
+def same_default(dtype):
+    """PyTorch keeps NAdam's product of momenta in its default type, whatever the parameters'."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
-def test_optimizer(optimizer, dtype):
+def test_optimizer(optimizer, dtype, same_default):
     """50 steps; the gradients' size goes from 1e-6 to 10, so eps matters."""
     model, twin, rng = make_pair(dtype)
     ours = optimizer()
@@ -72,6 +85,69 @@ def test_optimizer(optimizer, dtype):
         ours.update(model)
         theirs.step()
         assert_close(model.get_weights(), twin.weights(), TOLERANCE[dtype], "weights")
+
+
+@pytest.mark.parametrize("dtype", ["float64"])
+@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if "all" in n or "decay" in n or "amsgrad" in n])
+def test_fifty_steps_with_a_schedule_and_weight_decay(name, dtype, same_default):
+    """Warm-up, then a cosine, within 1e-11; the schedule gives PyTorch its learning rates from the host."""
+    model, twin, rng = make_pair(dtype)
+    peak = OPTIMIZERS[name]().learning_rate
+    schedule = Chain(Warmup(peak, steps=10, start=0.1 * peak), Cosine(peak, steps=40, end=0.01 * peak))
+    ours = OPTIMIZERS[name]()
+    theirs = torch_optimizer(ours, twin.parameters())
+    ours.learning_rate = schedule
+    assert ours.weight_decay > 0 or "amsgrad" in name
+    for step in range(50):
+        theirs.param_groups[0]["lr"] = schedule(step)
+        give_gradients(model, twin, random_gradients(model, rng, 10 ** rng.uniform(-3, 1)))
+        ours.update(model)
+        theirs.step()
+    assert_close(model.get_weights(), twin.weights(), 1e-11, "weights")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_groups(dtype):
+    """Biases without decay, the first layer slowly, of the rest the first layer's bias is neither."""
+    model, twin, rng = make_pair(dtype)
+    ours = AdamW(0.01, weight_decay=0.1, groups={"*.bias": {"weight_decay": 0.0}, "0.*": {"learning_rate": 1e-3}})
+    names = twin.names
+    theirs = torch.optim.AdamW(
+        [
+            {"params": [names["2.weight"]]},
+            {"params": [names["0.bias"], names["2.bias"]], "weight_decay": 0.0},
+            {"params": [names["0.weight"]], "lr": 1e-3},
+        ],
+        lr=0.01,
+        weight_decay=0.1,
+    )
+    for _ in range(50):
+        give_gradients(model, twin, random_gradients(model, rng))
+        ours.update(model)
+        theirs.step()
+    assert_close(model.get_weights(), twin.weights(), TOLERANCE[dtype], "weights")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_averaged_weights(dtype):
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    model, twin, rng = make_pair(dtype)
+    holder = torch.nn.ParameterList(twin.parameters())
+    ours, theirs = AverageWeights(model, 0.9), AveragedModel(holder, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    theirs.update_parameters(holder)  # its first update copies the parameters
+    optimizer = SGD(0.1)
+    peer = torch_optimizer(optimizer, twin.parameters())
+    for _ in range(20):
+        give_gradients(model, twin, random_gradients(model, rng))
+        optimizer.update(model)
+        peer.step()
+        ours.update()
+        theirs.update_parameters(holder)
+    averages = dict(zip(twin.names, theirs.module, strict=True))
+    found = ours.get_weights()
+    for name, value in averages.items():
+        assert_close(found[name], value.mT if value.ndim == 2 else value, TOLERANCE[dtype], f"average of {name}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

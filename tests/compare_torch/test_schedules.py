@@ -18,6 +18,10 @@ PAIRS = {
     "Polynomial, squared": (schedules.Polynomial(0.1, steps=25, power=2.0), lambda o: of.PolynomialLR(o, 25, 2.0)),
     "Cosine": (schedules.Cosine(0.1, steps=40, end=0.01), lambda o: of.CosineAnnealingLR(o, 40, 0.01)),
     "CosineRestarts": (schedules.CosineRestarts(0.1, steps=9), lambda o: of.CosineAnnealingWarmRestarts(o, 9)),
+    "CosineRestarts, ever longer": (
+        schedules.CosineRestarts(0.1, steps=3, factor=2, end=0.01),
+        lambda o: of.CosineAnnealingWarmRestarts(o, 3, 2, 0.01),
+    ),
     "Warmup": (schedules.Warmup(0.1, steps=8, start=0.025), lambda o: of.LinearLR(o, 0.25, total_iters=8)),
     "OneCycle": (schedules.OneCycle(0.1, steps=40), lambda o: of.OneCycleLR(o, 0.1, 40, cycle_momentum=False)),
     "Chain": (

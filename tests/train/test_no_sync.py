@@ -121,7 +121,7 @@ def test_a_new_learning_rate_is_one_launch_more(case):
     case.step.optimizer.learning_rate = 0.25
     assert case.run().launches == before + 1
     assert case.run().launches == before
-    assert float(case.step.optimizer._lr) == 0.25
+    assert float(case.step.optimizer._groups[0].lr) == 0.25
 
 
 def test_host_inputs_are_copied_once_each(case):

@@ -109,6 +109,21 @@ def test_clipping(backend):
     assert error(flat / 0.1, whole / np.linalg.norm(whole)) < 1e-5
 
 
+def test_clipping_by_value(backend):
+    free, clipped = model_on(backend), model_on(backend)
+    gn.TrainStep(free, losses.CrossEntropy(), optim.SGD(0.0))(X, Y)
+    step = gn.TrainStep(clipped, losses.CrossEntropy(), optim.SGD(0.0), clip_value=0.01)
+    step(X, Y)
+    whole = free.get_gradients()
+    assert any(np.abs(g).max() > 0.01 for g in whole.values())
+    for name, g in clipped.get_gradients().items():
+        assert np.array_equal(g, np.clip(whole[name], -0.01, 0.01)), name
+    with pytest.raises(ArgumentError, match=r"clip_norm and clip_value are both set\. Use one of them"):
+        step.clip_norm = 1.0
+    step.clip_value = None
+    step.clip_norm = 1.0
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_float_targets_take_the_models_type(dtype, backend):
     model = layers.Sequential(layers.Dense(1)).build((4,), device=backend, dtype=dtype)
@@ -135,6 +150,8 @@ def test_masks_change_from_step_to_step_and_with_the_seed(cpu):
     ("options", "message"),
     [
         ({"clip_norm": 0}, "clip_norm must be positive or None, but got 0"),
+        ({"clip_value": -1.0}, "clip_value must be positive or None, but got -1.0"),
+        ({"clip_norm": 1.0, "clip_value": 1.0}, "clip_value and clip_norm are both set"),
         ({"accumulate": 0}, "accumulate must be a whole number of parts, at least 1, but got 0"),
         ({"accumulate": 1.5}, "but got 1.5"),
     ],

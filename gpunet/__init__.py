@@ -8,10 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpunet import data, datasets, errors, formula, initializers, layers, losses, metrics, optim, schedules, train
+    from gpunet import (
+        data,
+        datasets,
+        errors,
+        formula,
+        initializers,
+        io,
+        layers,
+        losses,
+        metrics,
+        optim,
+        schedules,
+        train,
+    )
     from gpunet._gradcheck import gradcheck
     from gpunet.backend import Backend, device, devices
     from gpunet.errors import GpunetError
+    from gpunet.io import load, save
     from gpunet.train import History, Trainer, TrainStep
 
 __version__ = "0.1.0"
@@ -30,10 +44,13 @@ __all__ = [
     "formula",
     "gradcheck",
     "initializers",
+    "io",
     "layers",
+    "load",
     "losses",
     "metrics",
     "optim",
+    "save",
     "schedules",
     "train",
 ]
@@ -47,6 +64,8 @@ _HOMES = {
     "device": "gpunet.backend",
     "devices": "gpunet.backend",
     "gradcheck": "gpunet._gradcheck",
+    "load": "gpunet.io",
+    "save": "gpunet.io",
 }
 """Where the names live that are not modules."""
 

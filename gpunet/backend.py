@@ -114,6 +114,15 @@ class Host(Backend, Protocol):
     def save(self, path: Any, arrays: Mapping[str, Array]) -> None:
         """Write an .npz file."""
 
+    def load_tensors(self, path: Any) -> tuple[dict[str, str], dict[str, Array]]:
+        """Metadata and arrays of a .safetensors file.
+
+        Raises     OSError: it cannot be read.   FileError: it is no such file, or not whole.
+        """
+
+    def save_tensors(self, path: Any, metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> None:
+        """Write a .safetensors file whole or not at all: whoever reads it finds the old one or the new one."""
+
     def normal(self, seed: int, path: str, shape: Shape) -> Array:
         """Standard normal float64 numbers, keyed by (seed, path, shape)."""
 

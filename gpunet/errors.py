@@ -39,5 +39,9 @@ class GradientError(GpunetError, AssertionError):
     """A backward pass that disagrees with finite differences."""
 
 
+class FileError(GpunetError, ValueError):
+    """A file that cannot be read, or does not hold what it should."""
+
+
 class RecordingError(GpunetError, RuntimeError):
     """Work that cannot be recorded to be run again, since it depends on numbers of the host."""

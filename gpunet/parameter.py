@@ -98,6 +98,7 @@ class ParameterStore:
                     f"parameter '{p.name}' belongs to another model. Make a new layer for each model; "
                     "use one twice only within a model."
                 )
+        self.name = f"mixed_{self.compute}" if self.compute != dtype else dtype  # what ``build`` calls it
         self.version = 0
         self._fused: dict[Any, Fused] = {}
         self.values = self.grads = self.rounded = backend.zeros((0,), dtype)

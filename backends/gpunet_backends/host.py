@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpunet.backend import Array, Shape
+from gpunet.errors import FileError
 
 
 def generator(*key: Any) -> np.random.Generator:
@@ -31,6 +34,42 @@ class HostMixin:
     def save(self, path: Any, arrays: Mapping[str, Array]) -> None:
         """Write an .npz file."""
         np.savez_compressed(path, **arrays)
+
+    def load_tensors(self, path: Any) -> tuple[dict[str, str], dict[str, Array]]:
+        """Metadata and arrays of a .safetensors file."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as file:
+                return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise FileError(
+                f"{path} is no .safetensors file, or not whole: {error}. Restore it, or save it anew."
+            ) from None
+
+    def save_tensors(self, path: Any, metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> None:
+        """Write a temporary file beside it, wait until the disk has it, and give it the name."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            try:
+                save_file({n: np.asarray(a, order="C") for n, a in arrays.items()}, temporary, dict(metadata))
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if os.name == "posix":  # the folder's entry, too
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def normal(self, seed: int, path: str, shape: Shape) -> Array:
         """Standard normal float64 numbers."""

@@ -13,6 +13,7 @@ from gpunet.context import Context, Observer
 from gpunet.errors import ArgumentError, ArrayError, ShapeError
 from gpunet.formula import dtype_kind, dtype_name
 from gpunet.layer import Layer, Saved, batched, require_built
+from gpunet.layers import weights
 from gpunet.layers.summary import summary_text
 from gpunet.parameter import BYTES, MIXED, Parameter, ParameterStore
 from gpunet.random import check_key
@@ -94,16 +95,23 @@ class Sequential(Layer):
     # ---- as a model
 
     def build(
-        self, shape: Shape, *, device: str | Backend = "auto", seed: int = 0, dtype: str = "float32"
+        self,
+        shape: Shape,
+        *,
+        device: str | Backend = "auto",
+        seed: int = 0,
+        dtype: str = "float32",
+        initial: Mapping[str, Any] | None = None,
     ) -> Sequential:
         """Make the parameters for inputs whose samples have this shape, and draw their initial values.
 
+        initial  values for all parameters and states instead, as ``get_weights`` returns them
         A failing build leaves the model unbuilt.
 
         Raises
             ArgumentError: the model is built already, or dtype is none of "float32", "float64", "mixed_bfloat16" and
                 "mixed_float16".
-            ShapeError: a layer cannot take the shape it would get.
+            ShapeError: a layer cannot take the shape it would get, or an initial value has another shape.
             DeviceError: the device is unknown or not usable.
         """
         if self.built is not None:
@@ -118,12 +126,13 @@ class Sequential(Layer):
             try:
                 compute = MIXED.get(dtype, dtype)
                 self.attach(tuple(int(n) for n in shape), backend, compute)
+                arrays = None if initial is None else weights.checked(self, initial, all_of_them=True)
                 store = ParameterStore(self.parameters(), backend, "float32" if dtype in MIXED else dtype, compute)
-                store.initialize(seed)
-            except Exception:
+                self._store, self._takes_indices = store, self.indices() is not None
+                store.initialize(seed) if arrays is None else weights.write(self, arrays)
+            except BaseException:
                 self.detach()
                 raise
-        self._store, self._takes_indices = store, self.indices() is not None
         return self
 
     @property
@@ -247,40 +256,24 @@ class Sequential(Layer):
 
     def get_weights(self) -> dict[str, Any]:
         """Copies of all parameters and states as host arrays, by name."""
-        arrays = [(p.name, p.master) for p in self.store.parameters]
-        return self._to_host(arrays + [(s.name, s.value) for s in self.states()])
+        require_built(self)
+        values = {n: one.master if isinstance(one, Parameter) else one.value for n, one in weights.named(self).items()}
+        return weights.to_host(self, values)
 
     def get_gradients(self) -> dict[str, Any]:
         """Copies of all gradients as host arrays, by name; zeros for those that no layer wrote."""
         with self.store.backend.scope():
             self.store.finish()
-        return self._to_host([(p.name, p.grad) for p in self.store.parameters])
+        return weights.to_host(self, {p.name: p.grad for p in self.store.parameters})
 
-    def _to_host(self, arrays: list[tuple[str, Array]]) -> dict[str, Any]:
-        # synchronises: the arrays are wanted on the host
-        return {name: host().xp.array(self.backend.to_numpy(array)) for name, array in arrays}
-
-    def set_weights(self, weights: Mapping[str, Any]) -> None:
+    def set_weights(self, arrays: Mapping[str, Any]) -> None:
         """Write parameters and states by name, in place; those not named keep their values.
 
         Raises
             ArgumentError: an unknown name.   ShapeError: an array of another shape. Nothing is changed then.
         """
-        known: dict[str, Any] = {p.name: p for p in self.store.parameters} | {s.name: s for s in self.states()}
-        arrays = {name: host().asarray(value) for name, value in weights.items()}
-        for name, array in arrays.items():
-            if name not in known:
-                raise ArgumentError(f"there is no parameter '{name}'. The parameters are: {', '.join(known)}")
-            if array.shape != known[name].shape:
-                raise ShapeError(
-                    f"'{name}' has shape {known[name].shape} but got {array.shape}. Transpose or reshape it."
-                )
-        with self.store.backend.scope():
-            for name, array in arrays.items():
-                one = known[name]
-                target = one.master if isinstance(one, Parameter) else one.value
-                target[...] = self.backend.asarray(array, self.store.dtype)
-            self.store.refresh()
+        require_built(self)
+        weights.write(self, weights.checked(self, arrays))
 
     def summary(self) -> None:
         """Print layers, output shapes, parameter counts, and what runs as one formula."""

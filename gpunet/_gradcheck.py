@@ -10,7 +10,8 @@ from gpunet.backend import Backend, Shape, host
 from gpunet.backend import device as open_device
 from gpunet.errors import GradientError
 from gpunet.layer import Layer
-from gpunet.layers.sequential import Sequential
+from gpunet.layers.embedding import Embedding
+from gpunet.layers.sequential import Sequential, everything
 from gpunet.losses import Loss
 
 STEP = 1e-6
@@ -71,8 +72,11 @@ def _layer_case(layer: Layer, shape: Shape, backend: Backend, seed: int) -> tupl
     if entries is None:
         x = _writable(backend, host().normal(seed, "gradcheck x", tuple(shape)))
     else:
-        drawn = entries * host().uniform(seed, "gradcheck x", tuple(shape))
-        x = backend.asarray(host().xp.astype(drawn, host().xp.int32))
+        drawn = host().xp.astype(entries * host().uniform(seed, "gradcheck x", tuple(shape)), host().xp.int32)
+        for embedding in [one for one in everything(model) if isinstance(one, Embedding)]:
+            padding = embedding.padding_index  # whose row has no gradient, though it has a slope
+            drawn = drawn if padding is None else host().xp.where(drawn == padding, (padding + 1) % entries, drawn)
+        x = backend.asarray(drawn)
 
     def run() -> tuple[float, dict[str, Any]]:
         nonlocal weighting

@@ -57,7 +57,13 @@ class Backend(Protocol):
     xp: Any
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Host array, number, list or own array -> own array; the only way in. Other arrays raise ArrayError."""
+        """Host array, number, list, own array or, by DLPack, another library's -> own array; the only way in.
+
+        Another library's is taken without a copy from the same device, and uploaded from the CPU.
+
+        Raises
+            ArrayError: it is on another device, or neither an array nor numbers.
+        """
 
     def to_numpy(self, x: Array) -> Any:
         """Own array -> host array, which may share memory on a CPU; synchronises."""
@@ -140,6 +146,26 @@ class DeviceInfo:
     name: str
     usable: bool
     detail: str
+
+
+PLACES = {1: "cpu", 2: "cuda", 3: "cpu", 8: "metal", 10: "rocm", 11: "cpu", 13: "cuda", 14: "oneapi"}
+"""Names of DLPack's device types. Pinned memory of the host (3, 11) is the CPU's, managed memory (13) the GPU's."""
+
+
+def place_of(x: Any) -> str | None:
+    """Where an array of any library is, such as "cpu" or "cuda:1"; None: it is no array that DLPack passes on."""
+    ask = getattr(type(x), "__dlpack_device__", None)
+    if ask is None:
+        return None
+    try:
+        kind, number = ask(x)
+    except Exception as error:  # each library has its own
+        raise ArrayError(
+            f"this {type(x).__module__}.{type(x).__name__} does not say where it is: {error}. Convert it with "
+            "numpy.asarray(x) first."
+        ) from error
+    place = PLACES.get(kind, f"DLPack device {kind:d}")
+    return place if place == "cpu" else f"{place}:{number}"
 
 
 _lock = threading.RLock()

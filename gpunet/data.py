@@ -1,8 +1,9 @@
-"""Batches from host arrays: the same order on every device."""
+"""Batches: from host arrays, in the same order on every device, or from anything that yields them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from gpunet.backend import host
@@ -17,10 +18,7 @@ def batches(
     The order is keyed by (seed, epoch).
     """
     arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
-    order = host().permutation(seed, f"epoch {epoch}", len(x))
-    for start in range(0, len(x), batch_size):
-        rows = order[start : start + batch_size]
-        yield tuple(array[rows] for array in arrays)
+    return Arrays(*arrays).shuffled(batch_size, seed, epoch)
 
 
 def split(*arrays: Any, fraction: float, seed: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -31,11 +29,81 @@ def split(*arrays: Any, fraction: float, seed: int) -> tuple[tuple[Any, ...], tu
     Raises
         ArgumentError: fraction outside (0, 1), or too few samples to give each part one.
     """
-    if not 0 < fraction < 1:
-        raise ArgumentError(f"validation_split must be in (0, 1), but got {fraction!r}.")
-    samples = len(arrays[0])
-    n = max(1, round(samples * fraction))
-    if n >= samples:
-        raise ArgumentError(f"{samples} samples cannot be split with validation_split={fraction}. Use more samples.")
-    order = host().permutation(seed, "validation split", samples)
-    return tuple(a[order[n:]] for a in arrays), tuple(a[order[:n]] for a in arrays)
+    train, held_out = Arrays(*arrays).split(fraction, seed)
+    return tuple(a[train.rows] for a in arrays), tuple(a[held_out.rows] for a in arrays)
+
+
+class Arrays:
+    """Host arrays (x, y) or (x, y, sample_weight) of one length, or some rows of them. Only batches are copied.
+
+    samples   how many rows
+    """
+
+    def __init__(self, *arrays: Any, rows: Any = None):
+        self.arrays, self.rows = arrays, rows
+        self.samples = len(arrays[0]) if rows is None else len(rows)
+
+    def split(self, fraction: float, seed: int) -> tuple[Arrays, Arrays]:
+        """(training part, validation part), as the function ``split``."""
+        if not 0 < fraction < 1:
+            raise ArgumentError(f"validation_split must be in (0, 1), but got {fraction!r}.")
+        n = max(1, round(self.samples * fraction))
+        if n >= self.samples:
+            raise ArgumentError(
+                f"{self.samples} samples cannot be split with validation_split={fraction}. Use more samples."
+            )
+        order = host().permutation(seed, "validation split", self.samples)
+        return Arrays(*self.arrays, rows=order[n:]), Arrays(*self.arrays, rows=order[:n])
+
+    def shuffled(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Batches in the order of an epoch, without the first ones."""
+        order = host().permutation(seed, f"epoch {epoch}", self.samples)
+        order = order if self.rows is None else self.rows[order]
+        for start in range(skip * batch_size, self.samples, batch_size):
+            rows = order[start : start + batch_size]
+            yield tuple(array[rows] for array in self.arrays)
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Any, ...]]:
+        """Batches as they lie."""
+        for start in range(0, self.samples, batch_size):
+            rows = slice(start, start + batch_size) if self.rows is None else self.rows[start : start + batch_size]
+            yield tuple(array[rows] for array in self.arrays)
+
+
+class Batches:
+    """Anything that yields batches (x, y) or (x, y, sample_weight): a list, a DataLoader, a function of no arguments.
+
+    It is gone through once an epoch: a generator can be so only once, the function that makes it any number of times.
+    """
+
+    samples = None
+
+    def __init__(self, source: Any):
+        self.source = source
+        if not callable(source) and not hasattr(source, "__iter__"):
+            raise ArgumentError(
+                f"fit takes arrays x and y, or something that yields batches (x, y), but got a {type(source).__name__}."
+            )
+
+    def shuffled(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[Any, ...]]:
+        """The batches in the source's own order, without the first ones."""
+        return islice(self.in_order(batch_size), skip, None)
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Any, ...]]:
+        """The batches in the source's own order and size.
+
+        Raises
+            ArgumentError: there are none, or something else comes.
+        """
+        empty = True
+        for batch in self.source() if callable(self.source) else self.source:
+            if not isinstance(batch, list | tuple) or len(batch) not in (2, 3):
+                what = f"{len(batch)} parts" if isinstance(batch, list | tuple) else f"a {type(batch).__name__}"
+                raise ArgumentError(f"a batch is (x, y) or (x, y, sample_weight), but got {what}.")
+            empty = False
+            yield tuple(batch)
+        if empty:
+            raise ArgumentError(
+                "there are no batches, or no more: a generator ends after one epoch. Give fit the function that makes "
+                "the generator, or a list."
+            )

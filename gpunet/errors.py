@@ -43,5 +43,9 @@ class FileError(GpunetError, ValueError):
     """A file that cannot be read, or does not hold what it should."""
 
 
+class NotFiniteError(GpunetError, ArithmeticError):
+    """A training run whose numbers are no longer finite; says where that began."""
+
+
 class RecordingError(GpunetError, RuntimeError):
     """Work that cannot be recorded to be run again, since it depends on numbers of the host."""

@@ -15,14 +15,14 @@ import array_api_strict
 import numpy as np
 from cuda_on_cpu import guarded
 from fake_cublas_lt import FakeCublasLt
-from fakegpu_array import FakeArray, aligned, poison
+from fakegpu_array import FakeArray, aligned, from_dlpack, poison
 from fakegpu_cuda import CUDARuntimeError, FakeDevice, FakeStream, cuda_of
 
 from gpunet_backends.cupy_ import CupyBackend
 
 PLAIN = {"bool_", "pi", "e", "inf", "nan", "newaxis", "finfo", "iinfo", "isdtype", "result_type", "can_cast"}
 """Names that are NumPy's own: numbers, and functions of data types. So are the data types."""
-REFUSED = {"from_dlpack", "nonzero", "take", "take_along_axis"}
+REFUSED = {"nonzero", "take", "take_along_axis"}
 """nonzero synchronises; CuPy's take wraps around where NumPy's raises IndexError."""
 FUNCTIONS = set(array_api_strict.__all__) - REFUSED - {n for n in array_api_strict.__all__ if "unique" in n}
 
@@ -249,6 +249,9 @@ class FakeCupy:
 
     def array(self, x: Any, dtype: Any = None, copy: bool = True) -> FakeArray:
         return self.asarray(x, dtype, copy=copy)
+
+    def from_dlpack(self, x: Any) -> FakeArray:
+        return from_dlpack(self, x)
 
     def asnumpy(self, x: Any) -> np.ndarray:
         return x.get() if isinstance(x, FakeArray) else np.asarray(x)

@@ -138,8 +138,50 @@ class FakeArray:
     def __format__(self, spec: str) -> str:
         return format(self.get(), spec)
 
+    # To another library
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.device.id
+
+    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any:
+        """A capsule of host memory, in truth; who asks knows that it is the device's."""
+        return self._data.__dlpack__(**options)
+
     def _view(self, data: Any) -> FakeArray:
         return type(self)(data, self.device)
+
+
+def from_dlpack(cupy: Any, x: Any) -> FakeArray:
+    """cupy.from_dlpack: an array in the memory of another library's, which waits for its work on the stream it is told.
+
+    That library's array is a fake one, too: it passes on host memory, and says that it is a device's.
+    """
+    kind, index = x.__dlpack_device__()
+    if kind == 1:
+        raise TypeError(
+            "CPU arrays cannot be directly imported to CuPy. Use `cupy.array(numpy.from_dlpack(input))` instead."
+        )
+    if kind not in (2, 13):
+        raise TypeError(f"Unsupported array type: {kind}")
+    stream = cupy.stream.ptr or 1
+    try:
+        capsule = x.__dlpack__(stream=stream, max_version=(1, 0), copy=None)
+    except TypeError:
+        capsule = x.__dlpack__(stream=stream)
+    return cupy.ndarray(np.from_dlpack(Capsule(capsule)), cupy.cuda.Device(index))
+
+
+class Capsule:
+    """What NumPy takes a capsule from."""
+
+    def __init__(self, capsule: Any):
+        self.capsule = capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.capsule
 
 
 def basic(key: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunet.backend import Array, Recorder, Shape
+from gpunet.backend import Array, Recorder, Shape, place_of
 from gpunet.errors import ArrayError, DeviceError, FormulaError
 from gpunet.formula import Formula, Graph, Operand, classify, dtype_kind, dtype_name, name_of, trace
 from gpunet.formula.shapes import HALF, REDUCED
@@ -18,6 +18,8 @@ HOST_TYPES = (np.ndarray, np.generic, bool, int, float, list, tuple)
 
 class ArrayAPIBackend:
     """Formulas are evaluated operation by operation; matrix products go through ``xp.matmul``."""
+
+    near = "the CPU"  # where arrays of other libraries may be
 
     def __init__(self, xp: Any, device: Any = None, name: str = "array_api", host_device: Any = "cpu"):
         self.xp, self.device, self.name, self.host_device = xp, device, name, host_device
@@ -32,7 +34,7 @@ class ArrayAPIBackend:
             raise DeviceError(f"slices of {self.name} arrays are copies, and parameters must be views. Use another.")
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Host array, number, list or own array -> own array."""
+        """Host array, number, list, own array, or another library's on the CPU -> own array."""
         if self.owns(x):
             return x if dtype is None else self.xp.astype(x, self.data_type(dtype), copy=False)
         narrow = dtype == "bfloat16"  # NumPy arrays of it are not known everywhere
@@ -42,21 +44,44 @@ class ArrayAPIBackend:
     def host_array(self, x: Any, dtype: str | None = None) -> Any:
         """What ``asarray`` accepts besides own arrays, as a NumPy array."""
         if not isinstance(x, HOST_TYPES):
-            raise ArrayError(
-                f"{self.name} takes NumPy arrays, numbers, lists and its own arrays, but got a {type(x).__module__}."
-                f"{type(x).__name__}. Convert it with numpy.asarray(x) first."
-            )
+            x = self.from_dlpack(x, "cpu", np.from_dlpack)
         try:
             array = np.asarray(x)
         except ValueError as error:  # rows of different lengths
             raise ArrayError(f"{self.name} cannot make an array of this {type(x).__name__}: {error}") from None
         if array.dtype.kind not in "biuf" and array.dtype.name not in HALF:
-            raise ArrayError(
-                f"{self.name} takes numbers, but got an array of {array.dtype}. Turn words into integer labels, and "
-                "complex numbers into their parts."
-            )
+            raise self.no_numbers(array)
         with np.errstate(all="ignore"):  # too large for a narrow type is infinite
             return array if dtype is None else array.astype(numpy_type(dtype), copy=False)
+
+    def no_numbers(self, array: Array) -> ArrayError:
+        """The error for an array of another data type."""
+        return ArrayError(
+            f"{self.name} takes numbers, but got an array of {array.dtype}. Turn words into integer labels, and "
+            "complex numbers into their parts."
+        )
+
+    def from_dlpack(self, x: Any, place: str, take: Callable[[Any], Any]) -> Any:
+        """Another library's array in this place, by DLPack, which copies nothing; ArrayError for whatever else."""
+        kind, where = f"{type(x).__module__}.{type(x).__name__}", place_of(x)
+        if where is None:
+            raise ArrayError(
+                f"{self.name} takes NumPy arrays, numbers, lists and its own arrays, but got a {kind}. Convert it with "
+                "numpy.asarray(x) first."
+            )
+        if where != place:
+            move = next((f"x.{name}()" for name in ("cpu", "get") if hasattr(x, name)), "numpy.asarray(x)")
+            build = f', or build the model with device="{where}"' if where.startswith("cuda") else ""
+            raise ArrayError(
+                f"{self.name} takes arrays on {self.near}, but got a {kind} on {where}. Move it with {move}{build}."
+            )
+        try:
+            return take(x)
+        except Exception as error:  # each library has its own
+            raise ArrayError(
+                f"{self.name} cannot take this {kind}: {str(error).rstrip('.')}. Pass x.detach() if it has a gradient, "
+                "x.float() if NumPy lacks its type, x.to_dense() if it is sparse, else numpy.asarray(x)."
+            ) from error
 
     def to_numpy(self, x: Array) -> Any:
         """Own array -> host array; bfloat16 as float32."""
@@ -139,7 +164,8 @@ class ArrayAPIBackend:
         xp, n = self.xp, table.shape[0]
         known = (index >= 0) & (index < n)
         rows = xp.take(table, xp.reshape(xp.clip(index, 0, n - 1), (-1,)), axis=0)
-        return xp.where(known[..., None], xp.reshape(rows, (*index.shape, table.shape[1])), xp.nan)
+        missing = xp.astype(xp.asarray(xp.nan, device=self.device), table.dtype)
+        return xp.where(known[..., None], xp.reshape(rows, (*index.shape, table.shape[1])), missing)
 
     def scatter_add_rows(self, out: Array, index: Array, rows: Array) -> None:
         """One row after another; it asks for each index, which synchronises where there is a device."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -136,7 +137,7 @@ class Slot:
         self.inputs = [cupy.empty(shape, dtype) for shape, dtype in like]
         self.free = cupy.cuda.Event(disable_timing=True)
         self.free.record(cupy.cuda.get_current_stream())  # whoever had this memory before is done
-        with stream, cupy.cuda.using_allocator(recorder.pool.malloc):
+        with without_collector(), stream, cupy.cuda.using_allocator(recorder.pool.malloc):
             stream.begin_capture()
             try:
                 self.result = work(*self.inputs)
@@ -144,6 +145,18 @@ class Slot:
             except BaseException:
                 abandon(recorder)
                 raise
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Garbage waits: a graph that is collected gives its memory back, which would end the recording of another."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def allocate(cupy: Any, size: int) -> Any:

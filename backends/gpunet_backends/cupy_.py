@@ -6,11 +6,11 @@ import re
 from contextlib import AbstractContextManager
 from typing import Any
 
-from gpunet.backend import Array, Shape
+from gpunet.backend import Array, Shape, place_of
 from gpunet.errors import ArrayError, DeviceError, DeviceMemoryError, RecordingError
 from gpunet.formula import Formula, dtype_name
 from gpunet_backends import cuda_rows
-from gpunet_backends.array_api import ArrayAPIBackend, Fused, numpy_type
+from gpunet_backends.array_api import HOST_TYPES, ArrayAPIBackend, Fused, numpy_type
 from gpunet_backends.cublas_lt import LtMatmul
 from gpunet_backends.cublas_lt_library import load
 from gpunet_backends.cuda_ import CudaFused
@@ -36,6 +36,7 @@ class CupyBackend(ArrayAPIBackend):
 
     def __init__(self, cupy: Any, xp: Any, lt: Any, index: int = 0, *, tf32: bool = False):
         self.cupy, self.index, self.tf32, self._gpu = cupy, index, tf32, cupy.cuda.Device(index)
+        self.near = f"the CPU or cuda:{index}"
         with self._gpu:
             super().__init__(xp, None, "cupy")
             self._products = LtMatmul(cupy, lt, tf32=tf32)
@@ -52,14 +53,30 @@ class CupyBackend(ArrayAPIBackend):
         return type(x) is self._array_type and bool(x.device.id == self.index)
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Host array, number, list or own array -> array on this GPU."""
+        """Host array, number, list, own array, or another library's on the CPU or this GPU -> array on this GPU."""
         with self._gpu:
-            if self.owns(x):
-                return x if dtype is None or dtype_name(x.dtype) == dtype else x.astype(numpy_type(dtype))
+            own = x if self.owns(x) else self._shared(x)
+            if own is not None:
+                return own if dtype is None or dtype_name(own.dtype) == dtype else own.astype(numpy_type(dtype))
             array = self.host_array(x, dtype)
-            if array.ndim and self.cupy.cuda.get_current_stream().is_capturing():
+            if array.ndim and self._is_capturing():
                 raise RecordingError("an array is copied from the host, whose numbers a recording would repeat.")
             return self.cupy.asarray(array)
+
+    def _shared(self, x: Any) -> Array | None:
+        """Another library's array on this GPU as an own one, in the same memory; None: it is something else."""
+        here = f"cuda:{self.index}"
+        if isinstance(x, HOST_TYPES) or type(x) is self._array_type or place_of(x) != here:
+            return None
+        if self._is_capturing():
+            raise RecordingError("an array is another library's, which may free it while a recording still reads it.")
+        array = self.from_dlpack(x, here, self.cupy.from_dlpack)
+        if array.dtype.kind == "c":
+            raise self.no_numbers(array)
+        return array
+
+    def _is_capturing(self) -> bool:
+        return bool(self.cupy.cuda.get_current_stream().is_capturing())
 
     def host_array(self, x: Any, dtype: str | None = None) -> Any:
         """What ``asarray`` accepts besides own arrays; an array of another GPU is refused."""
@@ -131,7 +148,10 @@ class CupyBackend(ArrayAPIBackend):
     def scatter_add_rows(self, out: Array, index: Array, rows: Array) -> None:
         """By one warp for each index that occurs, and in order: no atomics, so the sums are the same bits each time."""
         with self._gpu:
-            cuda_rows.scatter_add(self.kernels, out, dense(index), dense(rows))
+            target = dense(out)
+            cuda_rows.scatter_add(self.kernels, target, dense(index), dense(rows))
+            if target is not out:
+                out[...] = target
 
 
 def dense(array: Array) -> Array:

@@ -25,11 +25,12 @@ class HostMixin:
 
     def load(self, path: Any) -> Mapping[str, Array]:
         """Arrays of an .npz file by name, or of an .npy file as {"": array}; pickled objects are refused."""
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return dict(loaded)
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
+            with loaded:
+                return dict(loaded)
 
     def save(self, path: Any, arrays: Mapping[str, Array]) -> None:
         """Write an .npz file."""

@@ -21,7 +21,7 @@ def kernel(out, index, rows):
 
 @cache
 def scatter_add(dtype: str) -> Callable[..., None]:
-    """(out, index, rows), contiguous; 11 to 50 times as fast as numpy.add.at: benchmarks/choices.py."""
+    """(out, index, rows), contiguous, for tables of this type."""
     from numba import types
 
     number = getattr(types, dtype)

@@ -52,7 +52,7 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
         return type(x) is np.ndarray
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Host array, number or list -> NumPy array; not copied if it is one already."""
+        """Host array, number, list, or another library's array on the CPU -> NumPy array; arrays are not copied."""
         if type(x) is np.ndarray and (dtype is None or dtype_name(x.dtype) == dtype):
             return x
         return self.host_array(x, dtype)
@@ -111,7 +111,7 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
         return self._matmul(a, b, out)
 
     def scatter_add_rows(self, out: Array, index: Array, rows: Array) -> None:
-        """By a compiled loop; by NumPy, sorted by index, and so in order of the places within each."""
+        """By a compiled loop, or by numpy.add.at."""
         index, rows = np.ascontiguousarray(index).reshape(-1), rows.reshape(-1, out.shape[1])
         rows = np.ascontiguousarray(rows, out.dtype)
         if self.jit and out.flags.c_contiguous and out.dtype.kind == "f" and out.itemsize >= 4:
@@ -119,14 +119,9 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
 
             scatter_add(out.dtype.name)(out, index, rows)
             return
-        order = np.argsort(index, kind="stable")
-        first, end = np.searchsorted(index[order], (0, out.shape[0]))
-        order = order[first:end]
-        ordered = index[order]
-        starts = np.flatnonzero(np.diff(ordered, prepend=-1))  # where each index begins
-        if starts.size:
-            with self.scope():
-                out[ordered[starts]] += np.add.reduceat(rows[order], starts, axis=0)
+        known = (index >= 0) & (index < out.shape[0])
+        with self.scope():
+            np.add.at(out, index[known], rows[known])
 
     def _matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self._local.quiet:

@@ -79,7 +79,7 @@ def dtype_name(dtype: Any) -> str:
 
 def int32(xp: Any, integers: Any) -> Any:
     """Integers of any type as int32; those past it become its ends, which are out of any range."""
-    if dtype_name(integers.dtype) == "int32":
+    if integers.dtype == xp.int32:
         return integers
     name = dtype_name(integers.dtype)
     if name in ("int64", "uint32", "uint64"):

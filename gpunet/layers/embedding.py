@@ -25,12 +25,14 @@ class Embedding(Layer):
     Raises     ArgumentError: entries or units < 1, padding_index outside [0, entries).
                ArrayError: the input has no integers.
 
-    padding_index  its row starts as zero, and stays as it is
+    padding_index  its row starts as zero, and gets no gradient
     An index out of range gives NaN, since finding it would cost a synchronisation; Trainer.fit and predict refuse it.
     The sum over equal indices has the order of the places, on every device: it is the same bits each time.
 
     Reference: Bengio, Ducharme, Vincent, Jauvin: A Neural Probabilistic Language Model (2003).
     """
+
+    fresh_output = True
 
     entries: int = field(kw_only=False)
     units: int = field(kw_only=False)
@@ -42,7 +44,8 @@ class Embedding(Layer):
         for name, n in (("entries", self.entries), ("units", self.units)):
             if not isinstance(n, Integral) or n < 1:
                 raise ArgumentError(f"Embedding needs a whole number of {name}, at least 1, but got {n!r}.")
-        if self.padding_index is not None and self.padding_index not in range(self.entries):
+        index = self.padding_index
+        if index is not None and not (isinstance(index, Integral) and 0 <= index < self.entries):
             raise ArgumentError(
                 f"Embedding needs a padding_index in [0, {self.entries}), but got {self.padding_index!r}. "
                 "Keep an entry for it."

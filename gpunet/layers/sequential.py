@@ -290,3 +290,8 @@ def refuse_shared(layers: Sequence[Layer]) -> None:
                 "a model."
             )
         refuse_shared(layer.sublayers())
+
+
+def everything(layer: Layer) -> list[Layer]:
+    """A layer and all layers inside."""
+    return [layer, *(inner for part in layer.sublayers() for inner in everything(part))]

@@ -25,6 +25,8 @@ class BinaryCrossEntropy(Elementwise):
     w is positive_weight: above 1 a missed positive costs more than a false one. It does not change n.
     """
 
+    activation = "Sigmoid"
+
     positive_weight: float = field(default=1.0, kw_only=False)
 
     def __post_init__(self) -> None:

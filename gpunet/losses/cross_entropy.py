@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from gpunet.backend import Array, Backend, Shape, host
@@ -36,8 +37,10 @@ class CrossEntropy(Loss):
     Reference: Szegedy et al.: Rethinking the Inception Architecture for Computer Vision (2016), for the smoothing.
     """
 
+    activation = "Softmax"
+
     label_smoothing: float = 0.0
-    class_weights: Sequence[float] | None = None
+    class_weights: Sequence[float] | Mapping[int, float] | None = None
     ignore_label: int | None = None
 
     def __post_init__(self) -> None:
@@ -46,13 +49,10 @@ class CrossEntropy(Loss):
                 f"CrossEntropy needs label_smoothing in [0, 1], but got {self.label_smoothing!r}. 0.1 is usual."
             )
         if self.class_weights is not None:
-            self.class_weights = tuple(float(c) for c in self.class_weights)
-            if not all(0 <= c < math.inf for c in self.class_weights) or not any(self.class_weights):
-                raise ArgumentError(
-                    f"CrossEntropy needs finite class_weights >= 0, not all 0, but got {self.class_weights}. "
-                    "n / (classes * count of a class) balances them."
-                )
-        if self.ignore_label is not None and not -(2**31) <= self.ignore_label < 2**31:
+            self.class_weights = _numbers(self.class_weights)
+        if self.ignore_label is not None and not (
+            isinstance(self.ignore_label, Integral) and -(2**31) < self.ignore_label < 2**31 - 1
+        ):
             raise ArgumentError(f"CrossEntropy needs an ignore_label in int32, but got {self.ignore_label!r}. Use -1.")
 
     def prepare(self, target: Any, backend: Backend) -> Array:
@@ -88,27 +88,36 @@ class CrossEntropy(Loss):
 
     def count(self, operand: Array, shape: Shape, dtype: Any) -> int | Array:
         """Number of rows; of labels that do not count alike, Σ w."""
-        alike = self.class_weights is None and self.ignore_label is None
-        if alike or dtype_kind(operand.dtype) == "float":
+        if (self.class_weights is None and self.ignore_label is None) or dtype_kind(operand.dtype) == "float":
             return self.terms(shape)
-        return self.fused(self.sum_of_weights)(operand, self._classes(shape, dtype))
+        return self.bound.fused(self.sum_of_weights)(operand, self._classes(shape, dtype))
 
     def _classes(self, shape: Shape, dtype: Any) -> Array:
         """(classes,): the weight of each."""
-        self._check_classes(shape)
-        return self.constant(self.class_weights or (1.0,) * shape[-1], dtype)
+        self.check_outputs(shape)
+        return self.bound.constant(self.class_weights or (1.0,) * shape[-1], dtype)
 
-    def _check_classes(self, shape: Shape) -> None:
-        if self.class_weights is not None and len(self.class_weights) != shape[-1]:
+    def check_outputs(self, shape: Shape) -> None:
+        """Refuse logits of which there are not as many as class weights."""
+        if self.class_weights is not None and shape[-1:] != (len(self.class_weights),):
             raise ShapeError(
-                f"CrossEntropy has {len(self.class_weights)} class_weights, but got logits {shape}. "
-                f"Give {shape[-1]} numbers, one for each class."
+                f"CrossEntropy has {len(self.class_weights)} class_weights, but got logits {shape}. Give "
+                f"{shape[-1] if shape else 'no'} numbers, one for each class."
             )
+
+    def share(self, target: Any) -> float:
+        """Σ w of host labels that do not count alike; else the number of samples."""
+        if (self.class_weights is None and self.ignore_label is None) or dtype_kind(target.dtype) == "float":
+            return super().share(target)
+        labels = target if self.ignore_label is None else target[self.counted(target)]
+        if self.class_weights is None:
+            return float(labels.size)
+        xp = host().xp
+        return float(xp.sum(xp.take(xp.asarray(self.class_weights), labels.reshape(-1))))
 
     def check_operand(self, prediction: Array, operand: Array) -> None:
         """Labels must have the logits' leading axes, probabilities all of them."""
-        assert self._backend is not None  # bound by the call
-        if operand.dtype == self._backend.xp.int32:
+        if operand.dtype == self.bound.backend.xp.int32:
             if operand.shape[:-1] == prediction.shape:
                 raise self.not_probabilities(operand)
             if prediction.shape[:-1] != operand.shape[:-1] or not prediction.shape:
@@ -141,7 +150,7 @@ class CrossEntropy(Loss):
 
     def check_targets(self, target: Any, shape: Shape) -> None:
         """Refuse labels that are no integers in [0, classes), and rows that are no probabilities."""
-        self._check_classes((len(target), *shape))
+        self.check_outputs(shape)
         kind, same = dtype_kind(target.dtype), tuple(target.shape[1:]) == shape
         if kind == "float" and same:
             return check_probabilities("CrossEntropy", target)
@@ -222,6 +231,23 @@ class CrossEntropy(Loss):
         if self.ignore_label is not None:
             weight = xp.where(target == self.ignore_label, 0.0, weight)
         return total(weight)
+
+
+def _numbers(weights: Any) -> tuple[float, ...]:
+    """The weights of classes 0, 1, …, from a sequence or from {class: weight}."""
+    given = weights
+    if isinstance(weights, Mapping) and set(weights) == set(range(len(weights))):
+        given = [weights[label] for label in range(len(weights))]
+    try:
+        numbers = () if isinstance(given, Mapping | str) else tuple(float(c) for c in given)
+    except (TypeError, ValueError):
+        numbers = ()
+    if not all(0 <= c < math.inf for c in numbers) or not any(numbers):
+        raise ArgumentError(
+            f"CrossEntropy needs finite class_weights >= 0, not all 0, one for each class, but got {weights!r}. "
+            "n / (classes * count of a class) balances them."
+        )
+    return numbers
 
 
 def _picked(xp: Any, hit: Array, classes: Array) -> Array:

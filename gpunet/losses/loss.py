@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from gpunet.backend import Array, Backend, Fused, Shape, host, of
 from gpunet.errors import ArrayError, ShapeError
@@ -19,10 +19,17 @@ class Loss:
     weight is the 0-d operand 1/n, n the number of terms in the mean; with a weight for each sample it is (…, 1).
     """
 
-    _backend: Backend | None = field(init=False, repr=False, default=None)
-    _formula: Fused = field(init=False, repr=False)
-    _fused: dict[str, Fused] = field(init=False, repr=False, default_factory=dict)
-    _constants: dict[Any, Array] = field(init=False, repr=False, default_factory=dict)
+    activation: ClassVar[str | None] = None
+    """Of gpunet.layers: what turns logits into predictions, where the loss takes logits."""
+
+    bound: _Bound = field(init=False, repr=False, default=None)  # type: ignore[assignment]  # by ``bind``
+    _known: dict[int, _Bound] = field(init=False, repr=False, default_factory=dict)
+
+    def __copy__(self) -> Loss:
+        """Without what was made for the original's settings."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, bound=None, _known={})
+        return twin
 
     def formula(self, xp: Any, prediction: Array, target: Array, weight: Array, *more: Array) -> tuple[Array, Array]:
         """(total of weighted terms, gradient). The weight is applied inside: a total cannot be used further."""
@@ -78,27 +85,20 @@ class Loss:
         """A host target for predictions of this shape, batch included; for gradient checks."""
         return host().normal(seed, "target", shape)
 
+    def check_outputs(self, shape: Shape) -> None:
+        """Refuse a model whose samples have this output, if the settings do not fit."""
+
+    def share(self, target: Any) -> float:
+        """How much a batch counts in a mean over batches: what its own mean divides by, up to a factor."""
+        return float(len(target))
+
     def bind(self, backend: Backend) -> Loss:
         """Fix the backend; unbound, it is that of the prediction."""
-        if self._backend is not backend:
-            self._backend, self._fused, self._constants = backend, {}, {}
-            self._formula = backend.fuse(self.formula)
+        if self.bound is None or self.bound.backend is not backend:
+            if id(backend) not in self._known:
+                self._known[id(backend)] = _Bound(backend, backend.fuse(self.formula))
+            self.bound = self._known[id(backend)]  # kept: a recorded step may read its constants
         return self
-
-    def fused(self, formula: Any) -> Fused:
-        """A formula on the backend, prepared once."""
-        assert self._backend is not None  # bound
-        name = formula.__name__  # a copy of the loss has methods of its own, which do the same
-        if name not in self._fused:
-            self._fused[name] = self._backend.fuse(formula)
-        return self._fused[name]
-
-    def constant(self, value: Any, dtype: Any) -> Array:
-        """A number, 0-d, or a tuple of them, 1-d, to be computed with beside predictions of this type; made once."""
-        assert self._backend is not None  # bound
-        if (value, dtype) not in self._constants:
-            self._constants[value, dtype] = self._backend.asarray(value, arithmetic(dtype_name(dtype)))
-        return self._constants[value, dtype]
 
     def __call__(
         self,
@@ -119,10 +119,9 @@ class Loss:
             ShapeError: target, weights and prediction do not fit.
             ArrayError: an array of another backend, or a target of the wrong type.
         """
-        if self._backend is None or not self._backend.owns(prediction):
+        if self.bound is None or not self.bound.backend.owns(prediction):
             self.bind(of(prediction))
-        backend = self._backend
-        assert backend is not None  # bound above
+        bound, backend = self.bound, self.bound.backend
         for array, what in ((target, "targets"), (sample_weight, "sample_weight")):
             if array is not None and not backend.owns(array):
                 raise ArrayError(
@@ -133,13 +132,14 @@ class Loss:
         self.check_operand(prediction, operand)
         shape, dtype = tuple(prediction.shape), prediction.dtype
         n = self.count(operand, shape, dtype) if terms is None else terms
-        factors = [self.constant(1 / max(n, 1), dtype) if isinstance(n, int) else self.fused(inverse)(n)]
+        factors = [bound.constant(1 / max(n, 1), dtype) if isinstance(n, int) else bound.fused(inverse)(n)]
         if scale is not None:
             factors.append(scale)
         if sample_weight is not None:
-            factors.append(spread(sample_weight, shape, backend))
-        weight = factors[0] if len(factors) == 1 else self.fused(product)(*factors)
-        value, gradient = self._formula(prediction, operand, weight, *self.operands(shape, dtype))
+            weights = backend.asarray(sample_weight, arithmetic(dtype_name(dtype)))
+            factors.append(spread(weights, shape, backend))
+        weight = factors[0] if len(factors) == 1 else bound.fused(product)(*factors)
+        value, gradient = bound.formula(prediction, operand, weight, *self.operands(shape, dtype))
         return value, gradient
 
     def check_operand(self, prediction: Array, operand: Array) -> None:
@@ -148,9 +148,30 @@ class Loss:
             raise self.mismatch(tuple(prediction.shape), tuple(operand.shape))
 
 
+class _Bound:
+    """A loss on a backend: its formula, others that it needs, and operands that stay the same."""
+
+    def __init__(self, backend: Backend, formula: Fused):
+        self.backend, self.formula = backend, formula
+        self._fused: dict[Any, Fused] = {}
+        self._constants: dict[Any, Array] = {}
+
+    def fused(self, formula: Any) -> Fused:
+        """A formula on the backend, prepared once."""
+        if formula not in self._fused:
+            self._fused[formula] = self.backend.fuse(formula)
+        return self._fused[formula]
+
+    def constant(self, value: Any, dtype: Any) -> Array:
+        """A number, 0-d, or a tuple of them, 1-d, to be computed with beside predictions of this type; made once."""
+        if (value, dtype) not in self._constants:
+            self._constants[value, dtype] = self.backend.asarray(value, arithmetic(dtype_name(dtype)))
+        return self._constants[value, dtype]
+
+
 def check_sample_weight(leading: Shape, shape: Shape) -> None:
     """Raises ShapeError unless weights of this shape are one a sample, or a row, of predictions of that shape."""
-    if not 0 < len(leading) < len(shape) or leading != shape[: len(leading)]:
+    if not 0 < len(leading) < max(len(shape), 2) or leading != shape[: len(leading)]:
         raise ShapeError(
             f"sample_weight has one number a sample, but got {leading} for predictions {shape}. "
             f"Reshape it to {shape[:1]}{f' or {shape[:-1]}' if len(shape) > 2 else ''}."
@@ -158,7 +179,7 @@ def check_sample_weight(leading: Shape, shape: Shape) -> None:
 
 
 def spread(weight: Array, shape: Shape, backend: Backend) -> Array:
-    """Weights (n,), or of more leading axes, as an operand (…, 1) beside predictions of this shape."""
+    """Weights (n,), or of more leading axes, as an operand (…, 1) of predictions of this shape; (n,) of (n,)."""
     leading = tuple(weight.shape)
     check_sample_weight(leading, shape)
     weight = backend.xp.reshape(weight, (*leading, *(1 for _ in shape[len(leading) :])))  # (n, 1, …)

@@ -26,45 +26,54 @@ class AverageWeights:
     def __init__(self, model: Sequential, decay: float = 0.999):
         if not 0 <= decay < 1:
             raise ArgumentError(f"AverageWeights needs decay in [0, 1), but got {decay!r}. The default is 0.999.")
-        self.model, self.decay = model, decay
+        self.model, self._decay = model, decay
         store = model.store
-        self._decay = store.backend.scalar(decay, store.dtype)
         self._version, self._offsets = store.version, dict(store.offsets)
-        self._values = store.moved(store.values, self._offsets)
+        with store.backend.scope():
+            self._share = store.backend.scalar(1 - decay, store.dtype)
+            self._values = store.moved(store.values, self._offsets)
 
     @property
-    def values(self) -> Array:
-        """The averages, flat, laid out as the model's parameters."""
-        store = self.model.store
-        if self._version != store.version:
-            self._values = store.moved(self._values, self._offsets)
-            self._version, self._offsets = store.version, dict(store.offsets)
-        return self._values
+    def decay(self) -> float:
+        """What it was made with."""
+        return self._decay
 
     def update(self) -> None:
         """One step of the average. Does not synchronise."""
-        values = self.values
-        self.model.store.fused(_average)(values, self.model.store.values, self._decay, out=values)
+        store = self.model.store
+        with store.backend.scope():
+            values = self._laid_out()
+            store.fused(_average)(values, store.values, self._share, out=values)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The model has the averaged parameters inside, and its own ones again afterwards."""
         store = self.model.store
-        own = store.moved(store.values, store.offsets)
-        store.values[...] = self.values
-        store.refresh()
+        with store.backend.scope():
+            own, offsets = store.moved(store.values, store.offsets), dict(store.offsets)
+            store.values[...] = self._laid_out()
+            store.refresh()
         try:
             yield
         finally:
-            store.values[...] = own
-            store.refresh()
+            with store.backend.scope():
+                store.values[...] = store.moved(own, offsets)  # freezing may have laid the parameters out anew
+                store.refresh()
 
     def get_weights(self) -> dict[str, Any]:
         """The averages as host arrays by name, and the model's states: what ``set_weights`` takes."""
         with self.applied():
             return self.model.get_weights()
 
+    def _laid_out(self) -> Array:
+        """The averages, flat, as the model's parameters lie now."""
+        store = self.model.store
+        if self._version != store.version:
+            self._values = store.moved(self._values, self._offsets)
+            self._version, self._offsets = store.version, dict(store.offsets)
+        return self._values
 
-def _average(xp: Any, average: Array, value: Array, decay: Array) -> Array:
+
+def _average(xp: Any, average: Array, value: Array, share: Array) -> Array:
     """a + (1 - decay) (p - a): exact where both are equal"""
-    return average + (1 - decay) * (value - average)
+    return average + share * (value - average)

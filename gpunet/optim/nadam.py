@@ -46,8 +46,8 @@ class NAdam(Optimizer):
         """First and second moment."""
         return ("m", "v")
 
-    def more(self, xp: Any, t: Array) -> Array:
-        """Π = β₁ᵗ Π (1 - qⁱ / 2), q = 0.96^momentum_decay, without a running product that a checkpoint would hold.
+    def once(self, xp: Any, t: Array) -> Array:
+        """Π = β₁ᵗ ∏ (1 - qⁱ / 2), q = 0.96^momentum_decay, without a running product that a checkpoint would hold.
 
         log(1 - a) = -Σ aᵏ / k, and the sum of (qⁱ / 2)ᵏ over i = 1 … t is a geometric one.
         """

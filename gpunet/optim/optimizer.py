@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any, TypeAlias
 
-from gpunet.backend import Array
-from gpunet.errors import ArgumentError
+from gpunet.backend import Array, host
+from gpunet.errors import ArgumentError, NotBuiltError, ShapeError
 from gpunet.layers.sequential import Sequential
 from gpunet.parameter import ParameterStore
 from gpunet.schedules import Schedule
@@ -26,14 +26,14 @@ RANGES = {
 
 @dataclass(eq=False, kw_only=True)
 class Optimizer:
-    """A formula (p, g, *slots, lr, t, *more) -> (p, *slots), run in place over all trainable parameters in one pass.
+    """A formula (p, g, *slots, lr, t) -> (p, *slots), run in place over all trainable parameters in one pass.
 
     slots          names of the flat state buffers, in the formula's order; they start as zero
     learning_rate  a number, a schedule, or a function of the step's number; may be set between steps. It is an
                    operand. All else that the formula reads is a constant.
     groups         other settings for parameters whose names match a pattern, the first one that does:
-                   ``groups={"*.bias": {"weight_decay": 0.0}}``. Each is a pass of its own; one that has no learning
-                   rate follows the optimizer's.
+                   ``groups={"*.bias": {"weight_decay": 0.0}}``. Fixed from the start; a learning rate may be a
+                   schedule. A group that has none follows the optimizer's. Each is a pass of its own.
     schedules      those that are followed now, by the optimizer and by groups with a learning rate of their own
     updates        steps done, which a function is given; whoever calls ``prepare`` and ``apply`` counts them
     """
@@ -50,17 +50,25 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         self.check_learning_rate(self.learning_rate)
-        self._members = [self, *(self._with(pattern, settings) for pattern, settings in self.groups.items())]
-
-    def _with(self, pattern: str, settings: Mapping[str, Any]) -> Optimizer:
-        """An optimizer for a group."""
-        known = [f.name for f in fields(self) if f.init and f.name != "groups"]
-        if unknown := [name for name in settings if name not in known]:
+        if not isinstance(self.groups, Mapping) or not all(isinstance(one, Mapping) for one in self.groups.values()):
             raise ArgumentError(
-                f"{type(self).__name__} has no setting '{unknown[0]}' for the group '{pattern}'. It has: "
-                f"{', '.join(known)}."
+                f"{type(self).__name__} needs groups as {{pattern: settings}}, but got {self.groups!r}. "
+                'Write groups={"*.bias": {"weight_decay": 0.0}}.'
             )
-        return replace(self, groups={}, **settings)
+        self.groups = {pattern: dict(settings) for pattern, settings in self.groups.items()}
+        self._of_groups()  # refuses bad settings
+
+    def _of_groups(self) -> list[Optimizer]:
+        """An optimizer for each group, with its settings."""
+        known, found = [f.name for f in fields(self) if f.init and f.name != "groups"], []
+        for pattern, settings in self.groups.items():
+            if unknown := [name for name in settings if name not in known]:
+                raise ArgumentError(
+                    f"{type(self).__name__} has no setting '{unknown[0]}' for the group '{pattern}'. It has: "
+                    f"{', '.join(known)}."
+                )
+            found.append(replace(self, groups={}, **settings))
+        return found
 
     def _check(self, rule: str, *names: str) -> None:
         """Refuse settings outside a range of RANGES."""
@@ -88,8 +96,8 @@ class Optimizer:
         """(p, *slots) from (p, g, *slots, lr, t)."""
         raise NotImplementedError(f"{type(self).__name__} does not define formula")
 
-    def more(self, xp: Any, t: Array) -> Array | None:
-        """A 0-d function of t that the formula needs, too, if it is long: it is computed once a step."""
+    def once(self, xp: Any, t: Array) -> Array | None:
+        """A 0-d function of t that the formula is given behind t, too: for what is long, and computed once a step."""
         return None
 
     def update(self, model: Sequential) -> None:
@@ -124,6 +132,40 @@ class Optimizer:
             group.step(self._t, unless)
         store.refresh(store.trainable_end)
 
+    def get_state(self) -> dict[str, Any]:
+        """Copies of the state as host arrays, by slot and parameter, and the number of steps as "t"."""
+        store = self._prepared()
+        state = {f"{slot}/{p.name}": store.view(self.state[slot], p) for slot in self.state for p in store.parameters}
+        xp, to_numpy = host().xp, store.backend.to_numpy  # synchronises: the state is wanted on the host
+        return {name: xp.array(to_numpy(value)) for name, value in (state | {"t": self._t}).items()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from what ``get_state`` returned, for the same parameters and settings.
+
+        Raises
+            ArgumentError: something is missing.   ShapeError: an array of another shape. Nothing is changed then.
+        """
+        store = self._prepared()
+        targets = {f"{slot}/{p.name}": store.view(self.state[slot], p) for slot in self.state for p in store.parameters}
+        targets["t"] = self._t
+        for name, target in targets.items():
+            if name not in state:
+                raise ArgumentError(
+                    f"the state of {type(self).__name__} has no '{name}'. Give what get_state returned."
+                )
+            if tuple(host().asarray(state[name]).shape) != tuple(target.shape):
+                raise ShapeError(
+                    f"'{name}' has shape {tuple(target.shape)}, but got {host().asarray(state[name]).shape}."
+                )
+        with store.backend.scope():
+            for name, target in targets.items():
+                target[...] = store.backend.asarray(state[name], store.dtype)
+
+    def _prepared(self) -> ParameterStore:
+        if self._store is None:
+            raise NotBuiltError(f"this {type(self).__name__} has no state yet. Call optimizer.prepare(model) first.")
+        return self._store
+
     def guarded(self, xp: Any, p: Array, g: Array, *rest: Array) -> tuple[Array, ...]:
         """The formula, or what was there where ``unless`` is positive."""
         *operands, unless = rest
@@ -134,29 +176,36 @@ class Optimizer:
         """State for the store's layout. Frozen parameters keep theirs for when they are thawed."""
         if self._store is not None and self._store is not store:
             raise ArgumentError(f"this {type(self).__name__} belongs to another model. Make a new one for each model.")
-        store.arrange(self._groups_of(store))
-        slots = list(dict.fromkeys(slot for member in self._members for slot in member.slots))
+        if self.groups:
+            store.arrange(self._groups_of(store))
+            spans = store.spans
+        else:
+            spans = {0: (0, store.trainable_end)}  # whatever groups another optimizer has
+        settings = [group.settings for group in self._groups] or [self, *self._of_groups()]
+        slots = list(dict.fromkeys(slot for one in settings for slot in one.slots))
         empty = store.backend.zeros((0,), store.dtype)
         self.state = {slot: store.moved(self.state.get(slot, empty), self._offsets) for slot in slots}
         if self._store is None:
             self._t = store.backend.zeros((), store.dtype)  # counted on the device: exact to 2**24 in float32
             self._groups = [_Group(self, store, None)]
-            for member, settings in zip(self._members[1:], self.groups.values(), strict=True):
-                rate = None if "learning_rate" in settings else self._groups[0].lr
-                self._groups.append(_Group(member, store, rate))
+            for one, own in zip(settings[1:], self.groups.values(), strict=True):
+                self._groups.append(_Group(one, store, None if "learning_rate" in own else self._groups[0].lr))
         for number, group in enumerate(self._groups):
-            group.place(self.state, *store.spans.get(number, (0, 0)))
+            group.place(self.state, *spans.get(number, (0, 0)))
         self._offsets, self._store, self._version = dict(store.offsets), store, store.version
 
     def _groups_of(self, store: ParameterStore) -> list[int]:
         """The number of each parameter's group: 0, or 1 and up for the first pattern that matches its name."""
-        patterns = list(self.groups)
-        matches = [[n for n, pat in enumerate(patterns, 1) if fnmatchcase(p.name, pat)] for p in store.parameters]
+        patterns, names = list(self.groups), [p.name for p in store.parameters]
+        found = [next((n for n, one in enumerate(patterns, 1) if fnmatchcase(name, one)), 0) for name in names]
         for n, pattern in enumerate(patterns, 1):
-            if not any(n in found for found in matches):
-                names = ", ".join(p.name for p in store.parameters)
-                raise ArgumentError(f"no parameter matches the group '{pattern}'. The parameters are: {names}")
-        return [found[0] if found else 0 for found in matches]
+            if n not in found:
+                why = "but one before it does" if any(fnmatchcase(name, pattern) for name in names) else "and none does"
+                raise ArgumentError(
+                    f"a group needs a parameter that matches it first, {why} for '{pattern}'. "
+                    f"The parameters are: {', '.join(names)}"
+                )
+        return found
 
 
 class _Group:
@@ -173,7 +222,7 @@ class _Group:
         self.schedule: Schedule | None = None
         self._value = math.nan
         self._fused, self._guarded = backend.fuse(settings.formula), backend.fuse(settings.guarded)
-        self._more = None if type(settings).more is Optimizer.more else backend.fuse(settings.more)
+        self._once = None if type(settings).once is Optimizer.once else backend.fuse(settings.once)
 
     def place(self, state: Mapping[str, Array], start: int, end: int) -> None:
         """The group is there now."""
@@ -202,8 +251,8 @@ class _Group:
         if not self._views[0].shape[0]:
             return  # all of it is frozen
         operands = (*self._views, self.lr, t)
-        if self._more is not None:
-            operands = (*operands, self._more(t))
+        if self._once is not None:
+            operands = (*operands, self._once(t))
         if unless is None:
             self._fused(*operands, out=self._results)
         else:

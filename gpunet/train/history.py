@@ -13,6 +13,10 @@ class History:
         """Add an epoch."""
         self.epochs.append(record)
 
+    def to_dict(self) -> dict[str, list[float]]:
+        """Lists over the epochs, by name."""
+        return {name: self[name] for name in dict.fromkeys(n for record in self.epochs for n in record)}
+
     def __getitem__(self, name: str) -> list[float]:
         if not any(name in record for record in self.epochs):
             known = sorted({n for record in self.epochs for n in record})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunet.backend import Array
+from gpunet.backend import Array, host
 from gpunet.formula import total
 from gpunet.parameter import ParameterStore
 
@@ -27,6 +27,16 @@ class LossScale:
     def __init__(self, store: ParameterStore):
         self.store = store
         self.factor, self.good = store.backend.scalar(INITIAL, store.dtype), store.backend.scalar(0.0, store.dtype)
+
+    def get_state(self) -> dict[str, Any]:
+        """Both numbers, for a checkpoint. Synchronises."""
+        to_numpy = self.store.backend.to_numpy
+        return {"factor": host().xp.array(to_numpy(self.factor)), "good": host().xp.array(to_numpy(self.good))}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from what ``get_state`` returned."""
+        for name, target in (("factor", self.factor), ("good", self.good)):
+            target[...] = self.store.backend.asarray(state[name], self.store.dtype)
 
     def unscale(self) -> Array:
         """Divide the gradients by the factor; -> how many are not finite, 0-d."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpunet.backend import Array, Recorder
 from gpunet.layer import Layer
+from gpunet.layers.sequential import everything
 
 WARM_UP = 2
 """Steps that run as they are before one is recorded: kernels are compiled, plans are made."""
@@ -82,8 +83,3 @@ class Recordings:
                 "TrainStep(capture=False) turns this off.",
                 stacklevel=6,
             )
-
-
-def everything(layer: Layer) -> list[Layer]:
-    """A layer and all layers inside."""
-    return [layer, *(inner for part in layer.sublayers() for inner in everything(part))]

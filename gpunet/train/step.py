@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
-from gpunet.backend import Array, host
+from gpunet.backend import Array, host, place_of
 from gpunet.context import Context
 from gpunet.errors import ArgumentError
-from gpunet.layers.sequential import Sequential
+from gpunet.layer import Layer
+from gpunet.layers import Sequential, Sigmoid, Softmax
 from gpunet.losses import Loss
+from gpunet.losses.loss import check_sample_weight
 from gpunet.optim import Optimizer
 from gpunet.optim.clip import clamp_to, clip_to
 from gpunet.parameter import ParameterStore
@@ -48,6 +50,8 @@ class TrainStep:
     ):
         if not isinstance(accumulate, int) or accumulate < 1:
             raise ArgumentError(f"accumulate must be a whole number of parts, at least 1, but got {accumulate!r}.")
+        check_ending(model, loss)
+        loss.check_outputs(model.output_shape)
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.store, self.backend = model.store, model.store.backend
         self.accumulate, self.seed, self.steps = accumulate, seed, 0
@@ -55,6 +59,7 @@ class TrainStep:
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.loss_scale = LossScale(self.store) if model.dtype == "float16" else None
         self._constants: dict[int, Array] = {}
+        self._apart = not self.backend.owns(host().zeros((1,), "float32"))  # arrays of the host are foreign there
         recorder = self.backend.recorder() if capture else None
         self._recordings = None if recorder is None else Recordings(recorder, self._counting)
         self._recorded_with: tuple[Any, ...] = ()
@@ -83,7 +88,7 @@ class TrainStep:
     def __call__(self, x: Any, y: Any, sample_weight: Any = None) -> Array:
         """Train on one batch of host or device arrays; -> its loss before the update.
 
-        sample_weight  (n,): factors of the samples' losses, or None; the mean's n stays
+        sample_weight  (n,), or of more leading axes: factors of the samples' losses, or None; the mean's n stays
 
         Raises
             ArgumentError: the batch is empty, or its parts differ in length; ``steps`` is not in [0, 2**32).
@@ -92,16 +97,25 @@ class TrainStep:
         model, backend, dtype = self.model, self.backend, self.store.dtype
         given = (x, y) if sample_weight is None else (x, y, sample_weight)
         with backend.scope():
-            where = host() if self._recordings is not None and all(map(on_host, given)) else backend
+            where = backend
+            if self._apart and not backend.owns(y):
+                if self._recordings is not None and all(map(on_host, given)):
+                    where = host()
+                elif not on_host(y):
+                    y = backend.asarray(y)  # the loss converts what is the host's or the backend's
             x, y = model.convert(x, where), self.loss.convert(y, where, dtype)
-            batch = (x, y) if sample_weight is None else (x, y, where.asarray(sample_weight, dtype))
+            batch: tuple[Array, ...] = (x, y)
+            if sample_weight is not None:
+                weight = where.asarray(sample_weight, dtype)
+                check_sample_weight(tuple(weight.shape), (*weight.shape[:1], *model.output_shape))
+                batch = (x, y, weight)
             if not x.shape or x.shape[0] < self.accumulate or not x.shape[:1] == y.shape[:1] == batch[-1].shape[:1]:
                 shapes = [
                     f"{n} {tuple(a.shape)}" for n, a in zip(("inputs", "targets", "weights"), batch, strict=False)
                 ]
                 raise ArgumentError(
-                    f"a batch needs as many inputs as targets and at least accumulate={self.accumulate} of them, "
-                    f"but got {' and '.join(shapes)}."
+                    f"a batch needs as many inputs as targets, and weights if any, and at least "
+                    f"accumulate={self.accumulate} of them, but got {' and '.join(shapes)}."
                 )
             self.optimizer.prepare(model)
             value = self._work(batch, self.steps) if self._recordings is None else self._run(self._recordings, batch)
@@ -180,6 +194,18 @@ class TrainStep:
         return value
 
 
+def check_ending(model: Sequential, loss: Loss) -> None:
+    """Refuse a model that ends with the activation which the loss applies itself."""
+    last: Layer = model
+    while isinstance(last, Sequential) and last.layers:
+        last = last.layers[-1]
+    if loss.activation is not None and isinstance(last, Sigmoid | Softmax):
+        raise ArgumentError(
+            f"{type(loss).__name__} takes logits, but the model ends with {last.title}: it would be applied twice. "
+            f"Leave it out; Trainer.predict_proba applies {loss.activation} to outputs."
+        )
+
+
 class _Limit:
     """A number that may be set, as a 0-d array of the device."""
 
@@ -200,8 +226,8 @@ class _Limit:
 
 
 def on_host(x: Any) -> bool:
-    """Something that the host turns into an array, or has."""
-    return isinstance(x, list | tuple) or host().owns(x)
+    """Something that the host turns into an array, or has, or takes from another library."""
+    return isinstance(x, list | tuple) or host().owns(x) or place_of(x) == "cpu"
 
 
 def _add(xp: Any, a: Array, b: Array) -> Array:

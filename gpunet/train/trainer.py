@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeAlias
 
+from gpunet import layers
 from gpunet import metrics as metric_functions
 from gpunet.backend import Backend, host
-from gpunet.data import batches, split
-from gpunet.errors import ArgumentError, GpunetError
+from gpunet.data import Arrays, Batches
+from gpunet.errors import ArgumentError, GpunetError, NotBuiltError
 from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 from gpunet.losses.loss import check_sample_weight
 from gpunet.optim import Optimizer
+from gpunet.train import checkpoint
+from gpunet.train.callbacks import Callback
 from gpunet.train.history import History
+from gpunet.train.interrupt import Interrupts
 from gpunet.train.progress import Progress
-from gpunet.train.step import TrainStep
+from gpunet.train.run import Run
+from gpunet.train.step import TrainStep, check_ending
+
+Data: TypeAlias = Arrays | Batches
 
 
 class Trainer:
-    """Trains a model on arrays: ``history = Trainer(model, loss, optimizer).fit(x, y, epochs=20)``.
+    """Trains a model: ``history = Trainer(model, loss, optimizer).fit(x, y, epochs=20)``.
 
-    metrics            names of what is reported besides the loss: "accuracy"
+    metrics            what is reported besides the loss: names such as "accuracy", or functions as in gpunet.metrics
     device, seed, dtype are used to build a model that is not built; seed is also that of shuffling and dropout
     clip_norm          largest global norm of the gradients, or None
     """
@@ -33,98 +40,177 @@ class Trainer:
         loss: Loss,
         optimizer: Optimizer,
         *,
-        metrics: Sequence[str] = (),
+        metrics: Sequence[str | Callable[..., float]] | str = (),
         device: str | Backend = "auto",
         seed: int = 0,
         dtype: str = "float32",
         clip_norm: float | None = None,
     ):
-        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-        for name in metrics:
-            if name not in metric_functions.METRICS:
-                known = ", ".join(metric_functions.METRICS)
-                raise ArgumentError(f"there is no metric '{name}'. Use one of: {known}.")
+        self.metrics = metric_functions.resolve([metrics] if isinstance(metrics, str) else list(metrics))
+        check_ending(model, loss)
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.metrics, self.device, self.seed, self.dtype = metrics, device, seed, dtype
+        self.device, self.seed, self.dtype = device, seed, dtype
         self.clip_norm = clip_norm
         self.history = History()
         self._step: TrainStep | None = None
+        self._run: Run | None = None
 
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
         epochs: int = 1,
         batch_size: int = 32,
         sample_weight: Any = None,
-        validation_data: tuple[Any, ...] | None = None,
+        validation_data: Any = None,
         validation_split: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        resume: Any = None,
         verbose: int = 1,
     ) -> History:
-        """Train for some more epochs on host arrays; -> the history of all epochs so far.
+        """Train for some more epochs; -> the history of all epochs so far.
 
+        x, y           host arrays, memory-mapped ones among them; or x alone: something that yields batches (x, y) or
+            (x, y, sample_weight), once an epoch, in its own order and size: a list, a DataLoader, a function that
+            makes a generator. Metrics of the training data are reported for arrays only.
         sample_weight  (n,): factors of the samples' losses, or None; metrics do not heed them
-        validation_data, validation_split  held-out data (x, y) or (x, y, sample_weight), or the fraction to hold out
-            (shuffled by the seed); its figures are reported as val_loss, val_<metric>
-        verbose  1: progress on standard error.   0: silent
+        validation_data, validation_split  held-out data (x, y) or (x, y, sample_weight) or batches, or the fraction to
+            hold out (shuffled by the seed); its figures are reported as val_loss, val_<metric>
+        resume         a checkpoint, or a folder with some: go on from there to the end that was meant, with the same
+            bits on a CPU. Say the same model, optimizer, data and callbacks as then.
+        verbose        1: progress on standard error.   0: silent
+
+        Ctrl-C ends the run after the present step; a second one at once.
 
         Raises
             ArgumentError: arguments or data that do not fit; nothing is trained then.
             ShapeError: inputs or targets of a shape that does not fit.
+            FileError: the checkpoint is missing, damaged, or of another run.
         """
-        data = _on_host(x, y, sample_weight)
         for name, count in (("epochs", epochs), ("batch_size", batch_size)):
             if not isinstance(count, Integral) or count < 1:
                 raise ArgumentError(f"{name} must be a whole number, at least 1, but got {count!r}.")
+        saved = None if resume is None else checkpoint.Checkpoint(resume)
+        data: Data = self._data(x, y, sample_weight)
+        held_out: Data | None = None
         if validation_split is not None:
             if validation_data is not None:
                 raise ArgumentError("give validation_data or validation_split, not both.")
-            data, validation_data = split(*data, fraction=validation_split, seed=self.seed)
-        step = self._prepared(*data)
-        if validation_data is not None:
-            validation_data = _on_host(*validation_data)
-            self._check(*validation_data)
-
-        x, y, *weight = data
-        sample_weight = weight[0] if weight else None
-        with Progress(epochs, -(-len(x) // batch_size), bool(verbose)) as progress:
-            for epoch in range(epochs):
-                losses, sizes = [], []
-                number = len(self.history)
-                for batch in batches(x, y, batch_size, seed=self.seed, epoch=number, sample_weight=sample_weight):
-                    losses.append(step(*batch))
-                    sizes.append(len(batch[0]))
-                    progress.advance()
-                values = [float(loss) for loss in losses]  # synchronises: once an epoch
-                record = {"loss": sum(v * n for v, n in zip(values, sizes, strict=True)) / len(x)}
-                if self.metrics:
-                    record |= {name: v for name, v in self.evaluate(x, y).items() if name != "loss"}
-                if validation_data is not None:
-                    record |= {f"val_{name}": v for name, v in self.evaluate(*validation_data).items()}
-                self.history.append(record)
-                progress.epoch_done(epoch, record)
+            if isinstance(data, Batches):
+                raise ArgumentError("validation_split needs arrays. Give validation_data for batches.")
+            data, held_out = data.split(validation_split, self.seed)
+        elif validation_data is not None:
+            held_out = self._data(*validation_data if isinstance(validation_data, tuple) else (validation_data,))
+        unbuilt = self.model.built is None
+        run = Run(self._prepared(data, held_out), callbacks=callbacks, history=self.history)
+        run.plan = {"samples": data.samples, "batch_size": batch_size if data.samples else None}
+        if saved is not None:
+            try:
+                saved.restore(run)
+            except GpunetError:
+                if unbuilt:
+                    self._forget()
+                raise
+        self._run = run
+        with run, Interrupts() as interrupts:
+            last, total = run.first + epochs, data.samples
+            with Progress(last, None if total is None else (last - run.epoch) * total, bool(verbose)) as progress:
+                while run.epoch < last and not run.stopped:
+                    for batch in data.shuffled(batch_size, self.seed, run.epoch, skip=run.batches):
+                        run.after_step(run.step(*batch), batch)
+                        progress.advance(len(batch[0]))
+                        interrupts.check()
+                        if run.stopped:
+                            break
+                    record = self._figures(run, data, held_out)
+                    run.after_epoch(record)
+                    progress.epoch_done(run.epoch, record)
+                    interrupts.check()
         return self.history
 
-    def evaluate(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, float]:
-        """{"loss": ..., metric: ...} on host arrays, without dropout."""
-        x, y, *weight = _on_host(x, y, sample_weight)
-        return metric_functions.evaluate(self.model.predict(x), y, self.loss, self.metrics, *weight)
+    def save_checkpoint(self, path: Any) -> None:
+        """Write where the last ``fit`` stands, to go on by ``fit(resume=path)``.
 
-    def _prepared(self, *data: Any) -> TrainStep:
+        Raises
+            NotBuiltError: nothing was trained yet.   FileError: the file cannot be written.
+        """
+        if self._run is None:
+            raise NotBuiltError("there is nothing to save yet. Call fit first.")
+        checkpoint.save(self._run, path)
+
+    def evaluate(self, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
+        """{"loss": ..., metric: ...} on host arrays, or on something that yields batches; without dropout."""
+        return self._evaluate(self._data(x, y, sample_weight))
+
+    def predict(self, x: Any, *, batch_size: int = 256) -> Any:
+        """Outputs for a host array: logits, where the loss takes those."""
+        return self.model.predict(x, batch_size=batch_size)
+
+    def predict_proba(self, x: Any, *, batch_size: int = 256) -> Any:
+        """Probabilities: the activation that belongs to the loss, of the outputs.
+
+        Raises
+            ArgumentError: the loss has none.
+        """
+        if self.loss.activation is None:
+            raise ArgumentError(
+                f"{type(self.loss).__name__} has no activation that makes probabilities of outputs. Use predict."
+            )
+        activation = getattr(layers, self.loss.activation)()
+        return host().fuse(activation.formula)(self.predict(x, batch_size=batch_size))
+
+    def _figures(self, run: Run, data: Data, held_out: Data | None) -> dict[str, float]:
+        """Of an epoch that is done."""
+        record = {"loss": run.loss()}  # synchronises: once an epoch
+        if self.metrics and isinstance(data, Arrays):
+            record |= {name: value for name, value in self._evaluate(data).items() if name != "loss"}
+        if held_out is not None:
+            record |= {f"val_{name}": value for name, value in self._evaluate(held_out).items()}
+        return record
+
+    def _evaluate(self, data: Data) -> dict[str, float]:
+        outputs, rest = [], []
+        for x, *others in data.in_order(256):
+            outputs.append(self.model.predict(x))
+            rest.append(others)
+        concatenate = host().xp.concatenate
+        y, *weight = (concatenate([host().asarray(part) for part in parts]) for parts in zip(*rest, strict=True))
+        return metric_functions.evaluate(concatenate(outputs), y, self.loss, self.metrics, *weight)
+
+    @staticmethod
+    def _data(x: Any, y: Any = None, sample_weight: Any = None) -> Data:
+        """Arrays of one length, or batches."""
+        if y is None:
+            if hasattr(x, "shape"):
+                raise ArgumentError("there are inputs x but no targets y. Give both, or batches (x, y).")
+            return Batches(x)
+        return Arrays(*_on_host(x, y, sample_weight))
+
+    def _prepared(self, data: Data, held_out: Data | None) -> TrainStep:
         """The step; builds the model if that was not done. Data that do not fit leave it unbuilt."""
-        unbuilt = self.model.built is None
+        unbuilt, arrays = (
+            self.model.built is None,
+            [part.arrays for part in (data, held_out) if isinstance(part, Arrays)],
+        )
         if unbuilt:
-            self.model.build(data[0].shape[1:], device=self.device, seed=self.seed, dtype=self.dtype)
+            first = data.arrays if isinstance(data, Arrays) else next(data.in_order(1))
+            self.model.build(host().asarray(first[0]).shape[1:], device=self.device, seed=self.seed, dtype=self.dtype)
         try:
-            self._check(*data)
+            for given in arrays:
+                self._check(*given)
         except GpunetError:
             if unbuilt:
-                self.model.detach()  # as it was
+                self._forget()
             raise
         if self._step is None:
             self._step = TrainStep(self.model, self.loss, self.optimizer, clip_norm=self.clip_norm, seed=self.seed)
         return self._step
+
+    def _forget(self) -> None:
+        """Leave a model unbuilt that was so before."""
+        self.model.detach()
+        self._step = None
 
     def _check(self, x: Any, y: Any, sample_weight: Any = None) -> None:
         """Refuse inputs, targets and weights that do not fit the model."""

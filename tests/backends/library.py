@@ -123,7 +123,7 @@ CASES = {
     "loss: weight": Case(product, "w weight"),
     "BinaryCrossEntropy, weighted": Case(WEIGHTED.formula, "z probability weight", (None, 0)),
     **{optimizer_name(one): update(one, slots) for one, slots in OPTIMIZERS.items()},
-    "NAdam: product": Case(optim.NAdam().more, "t", ()),
+    "NAdam: product": Case(optim.NAdam().once, "t", ()),
     "average": Case(_average, "x p weight"),
     "clip: square sum": Case(_square_sum, "g", (None,)),
     "clip: norm": Case(_norm, "norm"),
@@ -147,6 +147,8 @@ CASES = {
 """Names of operands as in OPERANDS, not as in the formula."""
 
 
+SCALAR = {n for n, case in CASES.items() if {OPERANDS[name][0] for name in case.operands.split()} == {"scalar"}}
+"""Of numbers alone: Numba has no kernel for them, and they are computed whatever the shape."""
 ALIKE = {n for n, case in CASES.items() if case.operands.split() in (["x"], ["dy", "x", "y"])}
 ALIKE -= {"Tanh", "Tanh'", "Softmax", "Softmax'", "gelu"}
 """Activations without operands of their own: their kernels differ in the expression alone, so they are not tried in

@@ -54,9 +54,17 @@ def test_asarray_keeps_own_arrays(gpu):
     assert gpu.asarray(x, "float64").dtype == np.float64
 
 
-def test_asarray_refuses_foreign_arrays(gpu):
-    with pytest.raises(ArrayError, match=r"takes NumPy arrays, numbers, lists and its own arrays, but got a fakegpu\."):
-        gpu.asarray(open_fakegpu().zeros((2,), "float32"))
+def test_asarray_takes_another_librarys_array(gpu):
+    """One fake's array is that to another. More in test_dlpack.py."""
+    x = open_fakegpu().zeros((2,), "float32")
+    assert not gpu.owns(x)
+    assert gpu.owns(gpu.asarray(x))
+    assert gpu.cupy.counts == Counts()
+
+
+def test_asarray_refuses_what_is_no_array(gpu):
+    with pytest.raises(ArrayError, match=r"takes NumPy arrays, numbers, lists and its own arrays, but got a builtins"):
+        gpu.asarray(object())
 
 
 def test_asarray_names_the_other_gpu(second):

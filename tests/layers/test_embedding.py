@@ -73,9 +73,32 @@ def test_a_frozen_table_stays(backend):
 def test_mixed_precision_adds_up_in_float32(cpu):
     """Of 300 ones bfloat16 would keep 256."""
     model = built(cpu, "mixed_bfloat16")
+    y, _ = model.forward(X, model.context(training=False))
+    assert y.dtype == "bfloat16"
     found = gradient(model, np.zeros((75, 4), np.int32), np.ones((75, 4, 3)))
     assert found.dtype == np.float32
     assert found[0].tolist() == [300.0] * 3
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_in_mixed_precision(dtype, cpu):
+    model = layers.Sequential(layers.Embedding(5, 3, padding_index=2), layers.Flatten(), layers.Dense(2))
+    model.build((4,), device=cpu, dtype=dtype)
+    step = gn.TrainStep(model, losses.CrossEntropy(class_weights=[1.0, 2.0]), optim.Adam(0.05))
+    values = [float(step(X, np.array([0, 1]), [1.0, 0.5])) for _ in range(20)]
+    assert values[-1] < values[0] / 2
+    assert model.predict(X).dtype == np.float32
+
+
+def test_integers_of_the_other_byte_order(cpu):
+    model = built(cpu)
+    assert np.array_equal(model.predict(X.astype(">i4")), model.predict(X))
+    loss = losses.CrossEntropy()
+    assert loss(np.zeros((2, 3)), np.array([0, 1], ">i4"))[0] == loss(np.zeros((2, 3)), np.array([0, 1]))[0]
+
+
+def test_gradcheck_leaves_the_padding_out():
+    assert gn.gradcheck(layers.Embedding(5, 3, padding_index=2), (4, 6))["0.weight"] < 1e-6
 
 
 def test_numbers_are_no_indices(cpu):
@@ -88,7 +111,7 @@ def test_bad_arguments_are_refused():
     for options in ((0, 3), (5, 0), (2.5, 3)):
         with pytest.raises(ArgumentError, match=r"Embedding needs a whole number of (entries|units), at least 1, but"):
             layers.Embedding(*options)
-    for index in (5, -1):
+    for index in (5, -1, 1.0):
         with pytest.raises(ArgumentError, match=rf"padding_index in \[0, 5\), but got {index}\. Keep an entry for it"):
             layers.Embedding(5, 3, padding_index=index)
     assert repr(layers.Embedding(5, 3, padding_index=0)) == "Embedding(5, 3, padding_index=0)"

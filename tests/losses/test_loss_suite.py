@@ -208,8 +208,50 @@ def test_weights_that_do_not_fit_are_refused(cpu):
     for shape in ((2,), (3, 4), (3, 2, 4), (3, 1), ()):
         with pytest.raises(ShapeError, match=r"one number a sample, but got .* Reshape it to \(3,\) or \(3, 2\)"):
             losses.MeanSquaredError()(z, t, sample_weight=np.ones(shape))
-    with pytest.raises(ArrayError, match=r"MeanSquaredError takes sample_weight on numpy, but got a builtins\.list"):
+    with pytest.raises(ArrayError, match=r"MeanSquaredError takes sample_weight on \w+, but got a builtins\.list"):
         losses.MeanSquaredError()(z, t, sample_weight=[1.0, 1.0, 1.0])
+
+
+def test_predictions_of_one_axis(backend):
+    p, t, w = draw(0, 5), draw(1, 5), np.arange(5.0)
+    value, gradient = losses.MeanSquaredError()(*map(backend.asarray, (p, t)), sample_weight=backend.asarray(w))
+    assert error(backend.to_numpy(value), np.mean(w * (p - t) ** 2)) <= 1e-14
+    assert error(backend.to_numpy(gradient), 2 * w * (p - t) / 5) <= 1e-14
+
+
+@pytest.mark.parametrize("weights", [np.arange(6.0), np.arange(6), np.arange(6.0).astype("f4"), np.arange(6) > 2])
+def test_weights_of_any_type(weights, backend):
+    z, y = draw(0, 6, 4).astype(np.float32), np.array([0, 3, 2, 1, 0, 3], np.int32)
+    loss = losses.CrossEntropy()
+    value, _ = loss(backend.asarray(z), backend.asarray(y), sample_weight=backend.asarray(weights))
+    expected, _ = loss(backend.asarray(z), backend.asarray(y), sample_weight=backend.asarray(weights, "float32"))
+    assert value.dtype == expected.dtype
+    assert error(backend.to_numpy(value), backend.to_numpy(expected)) == 0
+
+
+def test_a_loss_that_is_used_elsewhere_keeps_what_it_made(fakegpu):
+    """A recorded step reads its constants, wherever the loss is called in between."""
+    gpu = fakegpu()
+    loss = losses.CrossEntropy(class_weights=[1.0, 2.0, 3.0])
+    model = gn.layers.Sequential(gn.layers.Dense(3)).build((4,), device=gpu)
+    gn.TrainStep(model, loss, gn.optim.SGD())(np.zeros((2, 4)), np.array([0, 1]))
+    made = loss.bound
+    loss(np.zeros((2, 3)), np.array([0, 1]))
+    assert loss.bound is not made
+    loss.bind(gpu)
+    assert loss.bound is made
+
+
+def test_a_copy_has_settings_of_its_own(cpu):
+    import copy
+
+    z, y = np.array([[1.0, 0.0]]), np.array([0])
+    loss = losses.CrossEntropy()
+    before = loss(z, y)[0]
+    other = copy.copy(loss)
+    other.label_smoothing = 0.5
+    assert other(z, y)[0] > before
+    assert loss(z, y)[0] == before
 
 
 def test_nothing_of_an_ignored_row_counts(backend):
@@ -237,14 +279,18 @@ def test_as_many_class_weights_as_classes(cpu):
     loss = losses.CrossEntropy(class_weights=[1.0, 2.0])
     with pytest.raises(ShapeError, match=r"has 2 class_weights, but got logits \(5, 3\)\. Give 3 numbers"):
         loss(np.zeros((5, 3)), np.zeros(5, np.int32))
-    with pytest.raises(ShapeError, match=r"has 2 class_weights, but got logits \(2, 3\)"):
+    with pytest.raises(ShapeError, match=r"has 2 class_weights, but got logits \(3,\)"):
         loss.check_targets(np.array([0, 1]), (3,))
 
 
 def test_bad_arguments_are_refused():
-    for weights in ([], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [float("inf")]):
-        with pytest.raises(ArgumentError, match=r"needs finite class_weights >= 0, not all 0, but got"):
+    for weights in ([], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [float("inf")], "12", 2.0, {1: 1.0}, {"a": 1.0}):
+        with pytest.raises(ArgumentError, match=r"needs finite class_weights >= 0, not all 0, one for each class, but"):
             losses.CrossEntropy(class_weights=weights)
+    assert losses.CrossEntropy(class_weights={1: 2.0, 0: 0.5}).class_weights == (0.5, 2.0)
+    for label in (2**31, 2**31 - 1, 1.5, "a"):
+        with pytest.raises(ArgumentError, match="needs an ignore_label in int32, but got"):
+            losses.CrossEntropy(ignore_label=label)
     with pytest.raises(ArgumentError, match=r"needs an ignore_label in int32, but got 2147483648\. Use -1"):
         losses.CrossEntropy(ignore_label=2**31)
     with pytest.raises(ArgumentError, match=r"label_smoothing in \[0, 1\], but got 1\.5\. 0\.1 is usual"):

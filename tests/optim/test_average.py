@@ -59,6 +59,35 @@ def test_the_model_has_the_averages_inside_and_its_own_afterwards(dtype, cpu):
     assert np.array_equal(other.model.predict(X), inside)
 
 
+def test_parameters_may_be_laid_out_anew_while_the_averages_are_applied(backend):
+    step = make(backend)
+    average = optim.AverageWeights(step.model, 0.5)
+    step(X, Y)
+    average.update()
+    own = step.model.get_weights()
+    with average.applied():
+        step.model.freeze("0.*")
+    assert all(np.array_equal(value, own[name]) for name, value in step.model.get_weights().items())
+
+
+def test_a_small_step_of_the_average_is_exact_in_float32(cpu):
+    model = layers.Sequential(layers.Dense(1, use_bias=False)).build((1,), device=cpu)
+    model.set_weights({"0.weight": [[0.0]]})
+    average = optim.AverageWeights(model, 0.99999)
+    model.set_weights({"0.weight": [[1.0]]})
+    average.update()
+    assert average.get_weights()["0.weight"] == pytest.approx(1e-5, rel=1e-6)
+
+
+def test_on_a_second_gpu(fakegpu):
+    step = make(fakegpu(1, gpus=2), "float32")
+    average = optim.AverageWeights(step.model, 0.5)
+    step(X, Y)
+    average.update()
+    with average.applied():
+        step.model.predict(X)
+
+
 def test_it_goes_along_with_a_captured_step(fakegpu):
     gpu = fakegpu()
     step = make(gpu, "float32")

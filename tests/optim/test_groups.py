@@ -141,6 +141,8 @@ def test_a_group_that_is_frozen_whole_rests(backend):
     [
         ({"*": {"momentum": 0.9}}, r"Adam has no setting 'momentum' for the group '\*'\. It has: learning_rate, beta1"),
         ({"*": {"groups": {}}}, r"Adam has no setting 'groups'"),
+        ({"*": 0.1}, r"Adam needs groups as \{pattern: settings\}, but got .* Write groups="),
+        (["*"], r"Adam needs groups as \{pattern: settings\}"),
         ({"*": {"beta1": 1.5}}, r"Adam needs beta1 in \[0, 1\), but got 1\.5"),
         ({"*": {"learning_rate": -1}}, r"Adam needs learning_rate >= 0.*, but got -1"),
     ],
@@ -154,6 +156,41 @@ def test_a_pattern_that_matches_nothing_is_refused_before_anything_changes(cpu):
     model = model_on(cpu)
     before = model.store.version
     optimizer = optim.Adam(groups={"*.bias": {"eps": 1e-3}, "head.*": {"eps": 1e-3}})
-    with pytest.raises(ArgumentError, match=r"no parameter matches the group 'head\.\*'\. The parameters are: 0\.weig"):
+    with pytest.raises(ArgumentError, match=r"matches it first, and none does for 'head\.\*'\. The parameters are: 0"):
         TrainStep(model, losses.CrossEntropy(), optimizer)(X, Y)
     assert model.store.version == before
+
+
+def test_a_pattern_behind_another_that_takes_all_is_refused(cpu):
+    optimizer = optim.Adam(groups={"*": {"eps": 1e-3}, "0.*": {"eps": 1e-4}})
+    with pytest.raises(ArgumentError, match=r"matches it first, but one before it does for '0\.\*'"):
+        optimizer.update(model_on(cpu))
+
+
+def test_groups_are_fixed():
+    given = {"0.*": {"learning_rate": 0.1}}
+    optimizer = optim.Adam(groups=given)
+    given["0.*"]["learning_rate"] = -1.0
+    assert optimizer.groups["0.*"]["learning_rate"] == 0.1
+
+
+def test_an_optimizer_without_groups_takes_any_layout(fakegpu):
+    """Beside one with groups on the same model: the store is laid out once, and both steps are captured."""
+    gpu = fakegpu()
+    model = model_on(gpu, "float32")
+    optimizers = optim.Adam(1e-3, groups={"*.bias": {"eps": 1e-6}}), optim.SGD(1e-3, momentum=0.9)
+    steps = [TrainStep(model, losses.CrossEntropy(), one) for one in optimizers]
+    for _ in range(5):
+        gpu.cupy.reset()
+        for step in steps:
+            step(X, Y)
+    assert gpu.cupy.counts.graphs == 2
+
+
+def test_a_copy_of_an_unused_optimizer_has_settings_of_its_own(cpu):
+    import copy
+
+    other = copy.copy(optim.SGD(0.1))
+    other.momentum = 0.9
+    other.update(model_on(cpu))
+    assert set(other.state) == {"m"}

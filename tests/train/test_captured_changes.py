@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
 from gpunet import layers, losses, optim
 from gpunet.errors import ArgumentError, ArrayError
+from gpunet.layer import Layer
 from gpunet.train.step import TrainStep
 from gpunet_backends import cuda_graph
 from gpunet_backends.cuda_graph import Slot
@@ -224,3 +227,37 @@ def test_memory_of_graphs_comes_before_the_cache_of_others(fakegpu):
     assert room == [10]
     with pytest.raises(MemoryError):
         cuda_graph.allocate(cupy, 200)
+
+
+class Busy(Layer):
+    """Has the collector run while a step is recorded, as it does by itself now and then, where it may."""
+
+    def forward(self, x, ctx):
+        if self.backend.cupy.recorded is not None and gc.isenabled():
+            gc.collect()
+        return x, None
+
+    def backward(self, dy, saved, ctx):
+        return dy
+
+
+def test_garbage_that_is_collected_during_a_recording_waits(fakegpu):
+    """An older recording gives its memory back when it is collected, which would end the one that is being made."""
+    gpu, before = fakegpu(), gc.get_threshold()
+    model = layers.Sequential(layers.Dense(6), Busy(), layers.Dense(3)).build((5,), device=gpu)
+    new, old = TrainStep(model, losses.CrossEntropy(), optim.SGD()), make(gpu)
+    for _ in range(4):
+        old(X, Y)
+    gc.collect()
+    try:
+        gc.set_threshold(10**9)
+        old.itself = old  # only the collector finds a cycle
+        del old
+        for _ in range(3):
+            new(X, Y)
+        gpu.cupy.reset()
+        new(X, Y)
+    finally:
+        gc.set_threshold(*before)
+    assert gpu.cupy.counts.graphs == 1
+    assert gc.isenabled()

@@ -51,6 +51,14 @@ def test_the_epoch_loss_is_weighted_by_samples():
     assert history["loss"][0] == pytest.approx(t.evaluate(X, Y)["loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("options", [{"class_weights": [1.0, 10.0]}, {"ignore_label": 1}])
+def test_the_epoch_loss_is_weighted_by_what_counts_of_a_batch(options):
+    t = gn.Trainer(layers.Sequential(layers.Dense(2)), losses.CrossEntropy(**options), optim.SGD(0.0), device="cpu")
+    order = np.argsort(Y)
+    source = [(X[order[i : i + 7]], Y[order[i : i + 7]]) for i in range(0, 50, 7)]
+    assert t.fit(source, verbose=0)["loss"][0] == pytest.approx(t.evaluate(X, Y)["loss"], rel=1e-6)
+
+
 def test_validation_data_are_used(capsys):
     history = trainer().fit(X, Y, epochs=1, validation_data=(X[:10], Y[:10]), verbose=0)
     assert "val_accuracy" in history.epochs[0]
@@ -90,8 +98,8 @@ def test_bad_data_are_refused_and_leave_the_model_unbuilt():
     t.fit(X, Y, verbose=0)
     with pytest.raises(ShapeError, match=r"but got \(50, 3\)"):
         t.fit(X[:, :3], Y, verbose=0)
-    with pytest.raises(ArgumentError, match=r"there is no metric 'f1'\. Use one of: accuracy"):
-        gn.Trainer(t.model, t.loss, t.optimizer, metrics=["f1"])
+    with pytest.raises(ArgumentError, match=r"there is no metric 'speed'\. Use one of: accuracy"):
+        gn.Trainer(t.model, t.loss, t.optimizer, metrics=["speed"])
 
 
 def test_binary_and_regression():
@@ -155,7 +163,7 @@ def test_fit_waits_for_the_device_between_epochs_only(monkeypatch):
     from gpunet.train.progress import Progress
 
     backend, seen = open_fakegpu(), []
-    monkeypatch.setattr(Progress, "advance", lambda self: seen.append(backend.cupy.counts.synchronisations))
+    monkeypatch.setattr(Progress, "advance", lambda self, samples: seen.append(backend.cupy.counts.synchronisations))
     model = layers.Sequential(layers.Dense(4), layers.ReLU(), layers.Dense(2)).build((4,), device=backend)
     gn.Trainer(model, losses.CrossEntropy(), optim.SGD()).fit(X, Y, epochs=2, batch_size=10, verbose=0)
     first, second = seen[:5], seen[5:]

@@ -1,0 +1,332 @@
+"""Checkpoints: a run that was stopped anywhere goes on with the bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from kit import draw
+
+import gpunet as gn
+from gpunet import layers, losses, optim, schedules
+from gpunet.errors import ArgumentError, FileError, NotBuiltError
+from gpunet.io import files
+from gpunet.train.callbacks import Callback, Checkpoint, EarlyStopping, JsonlLog, ReduceOnPlateau
+
+X = draw(0, 70, 4).astype(np.float32)
+Y = (X[:, 0] > X[:, 1]).astype(np.int64)
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(Callback):
+    """Ends the run by an error after so many steps, as a crash would."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    last = True
+
+    def on_step(self, run):
+        if run.step.steps == self.steps:
+            raise Stop
+
+
+OPTIMIZERS = {
+    "sgd": lambda: optim.SGD(0.1, momentum=0.9),
+    "adam": lambda: optim.Adam(schedules.Cosine(0.05, steps=60)),
+    "nadam": lambda: optim.NAdam(0.02, groups={"*.bias": {"weight_decay": 0.1, "learning_rate": 0.01}}),
+    "function": lambda: optim.RAdam(lambda step: 0.05 / (1 + step)),
+}
+
+
+def trainer(optimizer="adam", seed=3, dtype="float32", **options):
+    model = layers.Sequential(layers.Dense(8), layers.BatchNorm(), layers.ReLU(), layers.Dropout(0.2), layers.Dense(2))
+    chosen = OPTIMIZERS[optimizer]() if isinstance(optimizer, str) else optimizer
+    return gn.Trainer(model, losses.CrossEntropy(), chosen, device="cpu", seed=seed, dtype=dtype, **options)
+
+
+def fit(one, data=(X, Y), epochs=4, **options):
+    return one.fit(*data, epochs=epochs, batch_size=16, verbose=0, **options)
+
+
+def everything(one):
+    """All bits of a run that is done."""
+    state = {name: value.tobytes() for name, value in one.model.get_weights().items()}
+    state |= {name: value.tobytes() for name, value in one.optimizer.get_state().items()}
+    return state | {
+        "history": one.history.epochs,
+        "steps": one._step.steps,
+        "rate": repr(one.optimizer.learning_rate)[:9],
+    }
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("steps", [1, 5, 7, 13, 20])
+def test_resumed_equals_uninterrupted(optimizer, steps, tmp_path):
+    """Five batches an epoch: in the middle of one, at its end, in the first and the last one."""
+    whole, broken, resumed = trainer(optimizer), trainer(optimizer), trainer(optimizer)
+    fit(whole, validation_split=0.2)
+    with pytest.raises(Stop):
+        fit(broken, validation_split=0.2, callbacks=[Checkpoint(tmp_path, every_steps=1), StopAt(min(steps, 16))])
+    fit(resumed, validation_split=0.2, resume=tmp_path)
+    assert everything(resumed) == everything(whole)
+
+
+def test_a_run_that_was_stopped_twice(tmp_path):
+    whole, one, two, three = (trainer() for _ in range(4))
+    fit(whole)
+    for part, steps in ((one, 3), (two, 11)):
+        with pytest.raises(Stop):
+            fit(
+                part,
+                callbacks=[Checkpoint(tmp_path, every_steps=2), StopAt(steps)],
+                resume=tmp_path if part is two else None,
+            )
+    fit(three, resume=tmp_path)
+    assert everything(three) == everything(whole)
+
+
+def test_callbacks_go_on_too(tmp_path):
+    def callbacks(stop=None, folder=None):
+        chosen = [
+            EarlyStopping(patience=4, min_delta=0.01),
+            ReduceOnPlateau(patience=1, factor=0.5),
+            JsonlLog(tmp_path / f"{folder}.jsonl"),
+        ]
+        chosen += [Checkpoint(tmp_path / folder, every_steps=1, keep_best="val_loss")]
+        return chosen + ([StopAt(stop)] if stop else [])
+
+    for number, steps in enumerate((4, 6, 15, 24)):
+        whole, broken, resumed = (trainer("sgd", seed=5) for _ in range(3))
+        fit(whole, epochs=8, validation_split=0.25, callbacks=callbacks(folder=f"w{number}"))
+        folder = f"b{number}"
+        with pytest.raises(Stop):
+            fit(broken, epochs=8, validation_split=0.25, callbacks=callbacks(steps, folder))
+        fit(resumed, epochs=8, validation_split=0.25, callbacks=callbacks(folder=folder), resume=tmp_path / folder)
+        assert everything(resumed) == everything(whole)
+        assert resumed.optimizer.learning_rate < 0.1
+        logs = [(tmp_path / f"{name}{number}.jsonl").read_text() for name in "wb"]
+        assert logs[0] == logs[1]
+        assert len(logs[0].splitlines()) == len(whole.history)
+        best = [files.read(tmp_path / f"{n}{number}" / "best.checkpoint", "checkpoint", 1) for n in "wb"]
+        assert best[0][0]["history"] == best[1][0]["history"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16", "mixed_float16"])
+def test_other_precisions(dtype, tmp_path):
+    whole, broken, resumed = (trainer(dtype=dtype) for _ in range(3))
+    fit(whole)
+    with pytest.raises(Stop):
+        fit(broken, callbacks=[Checkpoint(tmp_path, every_steps=1), StopAt(7)])
+    fit(resumed, resume=tmp_path)
+    assert everything(resumed) == everything(whole)
+    if dtype == "mixed_float16":
+        assert float(resumed._step.loss_scale.good) == float(whole._step.loss_scale.good) == 20
+
+
+def test_batches_from_an_iterable_are_skipped_forward(tmp_path):
+    def batches():
+        order = np.random.default_rng(4).permutation(70)
+        for start in range(0, 70, 16):
+            yield X[order[start : start + 16]], Y[order[start : start + 16]]
+
+    whole, broken, resumed = (trainer() for _ in range(3))
+    fit(whole, (batches,))
+    with pytest.raises(Stop):
+        fit(broken, (batches,), callbacks=[Checkpoint(tmp_path, every_steps=1), StopAt(8)])
+    fit(resumed, (batches,), resume=tmp_path)
+    assert everything(resumed) == everything(whole)
+
+
+def test_a_finished_run_has_nothing_to_do_and_a_second_fit_goes_further(tmp_path):
+    whole, one, two = (trainer() for _ in range(3))
+    fit(whole, epochs=3)
+    fit(whole, epochs=2)
+    fit(one, epochs=3, callbacks=[Checkpoint(tmp_path)])
+    fit(two, epochs=3, resume=tmp_path)
+    assert two._step.steps == 15
+    fit(two, epochs=2)
+    assert everything(two) == everything(whole)
+
+
+def test_the_trainer_saves_by_itself(tmp_path):
+    whole, one, two = (trainer() for _ in range(3))
+    with pytest.raises(NotBuiltError, match="there is nothing to save yet"):
+        one.save_checkpoint(tmp_path / "c")
+    fit(whole, epochs=4)
+    fit(one, epochs=2)
+    one.save_checkpoint(tmp_path / "c")
+    fit(two, epochs=4, resume=tmp_path / "c")
+    assert everything(two) == everything(whole)
+
+
+def test_the_newest_and_the_best_stay(tmp_path):
+    one = trainer("sgd")
+    fit(one, epochs=6, validation_split=0.25, callbacks=[Checkpoint(tmp_path, keep_last=2, keep_best="val_loss")])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["best.checkpoint", "step-00000020.checkpoint", "step-00000024.checkpoint"]
+    best = files.read(tmp_path / "best.checkpoint", "checkpoint", 1)[0]["history"]
+    assert best[-1]["val_loss"] == min(one.history["val_loss"])
+
+
+def test_ctrl_c_writes_a_checkpoint_between_two_steps(tmp_path):
+    class CtrlC(Callback):
+        def on_step(self, run):
+            if run.step.steps == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    whole, broken, resumed = (trainer() for _ in range(3))
+    fit(whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, callbacks=[CtrlC(), Checkpoint(tmp_path), EarlyStopping("loss")])
+    assert broken._step.steps == 7
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    fit(resumed, resume=tmp_path)
+    assert everything(resumed) == everything(whole)
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    from gpunet.train.interrupt import Interrupts
+
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+# ---- refusals
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with pytest.raises(Stop):
+        fit(trainer(), callbacks=[Checkpoint(tmp_path, every_steps=1), StopAt(7)])
+    return tmp_path
+
+
+def other_model():
+    return gn.Trainer(
+        layers.Sequential(layers.Dense(2)), losses.CrossEntropy(), OPTIMIZERS["adam"](), seed=3, device="cpu"
+    )
+
+
+REFUSED = {
+    "model": (other_model, {}, r"another model: model: config: layers: "),
+    "optimizer": (lambda: trainer("sgd"), {}, r"another optimizer: 'Adam' there, 'SGD' here"),
+    "groups": (
+        lambda: trainer(optim.Adam(0.1, groups={"0.*": {"eps": 1e-3}})),
+        {},
+        r"another optimizer: \[\] there, \['0\.\*'\] here",
+    ),
+    "seed": (lambda: trainer(seed=4), {}, "another seed: 3 there, 4 here"),
+    "precision": (lambda: trainer(dtype="float64"), {}, "another model: dtype: 'float32' there, 'float64' here"),
+    "data": (trainer, {"data": (X[:64], Y[:64])}, "another data: samples: 70 there, 64 here"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_checkpoint_of_another_run_is_refused_and_nothing_changes(what, folder):
+    make, options, message = REFUSED[what]
+    one = make()
+    with pytest.raises(FileError, match=rf"{message}.* Use the same one, or start anew without resume"):
+        fit(one, resume=folder, **options)
+    assert one.model.built is None
+    assert len(one.history) == 0
+
+
+def test_a_built_model_keeps_its_weights_after_a_refusal(folder):
+    one = trainer("sgd")
+    one.model.build((4,), device="cpu", seed=9)
+    before = one.model.get_weights()
+    with pytest.raises(FileError, match="another optimizer"):
+        fit(one, resume=folder)
+    assert all(np.array_equal(w, before[name]) for name, w in one.model.get_weights().items())
+
+
+def test_what_is_no_checkpoint_is_refused(folder, tmp_path):
+    one = trainer()
+    with pytest.raises(FileError, match=r"nowhere cannot be read: it does not exist\. Check the path"):
+        fit(one, resume=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        FileError, match=r"there is no checkpoint in .*empty\. Give the folder of a Checkpoint callback"
+    ):
+        fit(one, resume=tmp_path / "empty")
+    model = layers.Sequential(layers.Dense(2)).build((4,), device="cpu")
+    gn.save(model, tmp_path / "model")
+    with pytest.raises(FileError, match=r"no gpunet checkpoint: it is a gpunet model\. Read it with gpunet\.load"):
+        fit(one, resume=tmp_path / "model")
+    path = max(folder.glob("step-*"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    with pytest.raises(FileError, match="not whole"):
+        fit(one, resume=folder)
+    path.write_bytes(whole[:-7] + b"\0" * 6 + b"\1")
+    with pytest.raises(FileError, match="its checksum is wrong"):
+        fit(one, resume=folder)
+    content, arrays = (
+        json.loads(json.dumps(part)) if isinstance(part, dict) and not i else part
+        for i, part in enumerate(read_whole(path, whole))
+    )
+    del content["updates"]
+    files.write(path, "checkpoint", 1, content, arrays)
+    with pytest.raises(FileError, match=r"does not fit this run: 'updates'"):
+        fit(one, resume=folder)
+    assert one.model.built is None
+
+
+def read_whole(path, whole):
+    path.write_bytes(whole)
+    return files.read(path, "checkpoint", 1)
+
+
+def test_a_new_run_does_not_mix_with_an_old_one(folder):
+    with pytest.raises(
+        FileError, match=r"there are checkpoints of another run in .* by resume=.*, or choose an empty fol"
+    ):
+        fit(trainer(), callbacks=[Checkpoint(folder)])
+
+
+def test_leftovers_of_a_killed_process_are_removed(folder):
+    leftover, alive = (folder / f".step-00000009.checkpoint.{pid}.tmp" for pid in (2**22 + 1, os.getpid()))
+    leftover.write_bytes(b"half")
+    alive.write_bytes(b"half")
+    fit(trainer(), callbacks=[Checkpoint(folder)], resume=folder)
+    assert not leftover.exists()
+    assert alive.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_steps": 0}, "a whole every_steps, at least 1, but got 0"),
+        ({"every_epochs": 1.5}, "a whole every_epochs, at least 1, but got 1.5"),
+        ({"keep_last": 0}, "a whole keep_last, at least 1, but got 0"),
+        ({"every_epochs": None}, r"every_steps or every_epochs, but got None for both\. Try every_epochs=1"),
+    ],
+)
+def test_bad_options(options, message, tmp_path):
+    with pytest.raises(ArgumentError, match=message):
+        Checkpoint(tmp_path, **options)
+
+
+def test_the_state_of_an_optimizer_is_checked_before_it_is_set(cpu):
+    one, model = optim.Adam(), layers.Sequential(layers.Dense(2)).build((3,), device=cpu)
+    with pytest.raises(NotBuiltError, match=r"this Adam has no state yet\. Call optimizer\.prepare\(model\) first"):
+        one.get_state()
+    one.update(model)
+    state = one.get_state()
+    with pytest.raises(ArgumentError, match=r"the state of Adam has no 'v/0.bias'"):
+        one.set_state({name: value + 1 for name, value in state.items() if name != "v/0.bias"})
+    from gpunet.errors import ShapeError
+
+    with pytest.raises(ShapeError, match=r"'m/0.bias' has shape \(2,\), but got \(3,\)"):
+        one.set_state(state | {"m/0.bias": np.ones(3)})
+    assert all(np.array_equal(value, state[name]) for name, value in one.get_state().items())

@@ -9,6 +9,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = True
 nox.needs_version = ">=2024.10"
 
+FEWER = "not fakegpu and not readonly"  # which neither the wheel nor the versions of dependencies change
 TORCH = "torch==2.13.0"  # the peer that values, gradients and steps are compared with; never a dependency
 
 
@@ -37,28 +38,29 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def tests_wheel(session: nox.Session) -> None:
-    """The test suite against the wheel built from the sdist, without Numba; less what tests generated kernels alone."""
+    """The tests against the wheel built from the sdist, without Numba; less what is the same in any installation."""
     session.install("build>=1.2")
     dist = Path(session.create_tmp()).resolve() / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist), str(Path.cwd()), silent=True)
     (wheel,) = dist.glob("*.whl")
     session.install("--force-reinstall", f"{wheel}[test]")
-    session.run("pytest", "-m", "not kernels", *session.posargs, env={"GPUNET_EXPECT_WHEEL": "1"})
+    session.run("pytest", "-m", "not kernels", "-k", FEWER, *session.posargs, env={"GPUNET_EXPECT_WHEEL": "1"})
 
 
 @nox.session
 def torch(session: nox.Session) -> None:
-    """What needs PyTorch: everything compared with it, its tensors as a backend, the benchmarks."""
-    session.install("-e", ".[jit,test]", TORCH)
-    session.run("pytest", "-k", "torch or benchmarks", *session.posargs, env={"GPUNET_REQUIRE_TORCH": "1"})
+    """What is compared with PyTorch and scikit-learn, tensors as arrays, the benchmarks."""
+    session.install("-e", ".[jit,test]", TORCH, "scikit-learn")
+    compared = "torch or sklearn or datasets or benchmarks"
+    session.run("pytest", "-k", compared, *session.posargs, env={"GPUNET_REQUIRE_TORCH": "1"})
 
 
 @nox.session
 def minimums(session: nox.Session) -> None:
-    """The test suite with the lowest direct dependencies admitted; compiled kernels with the lowest Numba."""
+    """The tests with the lowest direct dependencies admitted; compiled kernels with the lowest Numba."""
     session.install("-e", ".[test]", *_lowest())
-    session.run("pytest", "-m", "not kernels", *session.posargs)
+    session.run("pytest", "-m", "not kernels", "-k", FEWER, *session.posargs)
     session.install("-e", ".[jit,test]", *_lowest("jit"))
     few = "numba and (numba_kernels or numba_refusals or numba_build or sequential or norm or dense)"
     session.run("pytest", "tests/backends", "tests/layers", "-k", few, *session.posargs)

@@ -13,6 +13,10 @@ from gpunet_backends.source_text import SourceText
 
 SUFFIX = {"float32": "f32", "float64": "f64"}
 
+APART = 256
+"""Elements that lie between an array which a loop writes and any other. LLVM leaves vectors out where a store begins
+within a few vectors of a load: then running sums are added up in another order, by where the arrays happen to lie."""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -130,7 +134,8 @@ class _Emitter(SourceText):
             if node.op == "operand" and node.kind == "scalar":
                 self.write(f"v{i} = a{node.value}[()]")
         for i in self.plan.kept():
-            self.write(f"b{i} = np.empty(k, {'u32' if self.nodes[i].op == 'random_bits' else 'real'})")
+            kind = "u32" if self.nodes[i].op == "random_bits" else "real"
+            self.write(f"b{i} = np.empty(k + {2 * APART}, {kind})[{APART} : {APART} + k]")
         for one in self.plan.once:
             self.run(one, "k")
 

@@ -12,7 +12,7 @@ from gpunet.backend import Array, Shape
 from gpunet.formula import Graph, Operand
 from gpunet_backends.blocks import blocks
 from gpunet_backends.numba_build import kernel
-from gpunet_backends.numba_emit import emit
+from gpunet_backends.numba_emit import APART, emit
 from gpunet_backends.threads import run_parts
 
 empty = np.empty
@@ -165,7 +165,7 @@ class Runner:
         elif node.op == "total":
             final = ""
         else:
-            self.lines.append(f"d{n} = empty(S{n}, T{n})")
+            self.lines.append(f"d{n} = {self.fresh(n)}")
             final = f"d{n}"
         result = final
         if sums:
@@ -178,6 +178,14 @@ class Runner:
         if target is not None and not (ready and node.op != "total"):
             self.after += [f"{self.given(n)}[...] = d{n}", f"d{n} = {self.given(n)}"]
         return result
+
+    def fresh(self, n: int) -> str:
+        """New memory for an output; beside running sums it lies apart from all else, for the same bits each time."""
+        if not any(node.op in ("sum", "mean", "total") for node in self.graph.nodes):
+            return f"empty(S{n}, T{n})"
+        size = math.prod(self.output_shape(n))
+        self.names |= {f"M{n}": size + 2 * APART, f"A{n}": slice(APART, APART + size)}
+        return f"empty(M{n}, T{n})[A{n}].reshape(S{n})"
 
     def sum_output(self, n: int, op: str, final: str) -> str:
         """Partial sums of the blocks, and how they become one."""

@@ -60,7 +60,7 @@ def describe(run: Run) -> list[Any]:
     return [type(optimizer).__name__, sorted(optimizer.state), list(optimizer.groups)]
 
 
-class Checkpoint:
+class SavedRun:
     """A checkpoint that was read and is whole."""
 
     def __init__(self, path: Any):

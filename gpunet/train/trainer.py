@@ -91,7 +91,7 @@ class Trainer:
         for name, count in (("epochs", epochs), ("batch_size", batch_size)):
             if not isinstance(count, Integral) or count < 1:
                 raise ArgumentError(f"{name} must be a whole number, at least 1, but got {count!r}.")
-        saved = None if resume is None else checkpoint.Checkpoint(resume)
+        saved = None if resume is None else checkpoint.SavedRun(resume)
         data: Data = self._data(x, y, sample_weight)
         held_out: Data | None = None
         if validation_split is not None:

@@ -15,7 +15,7 @@ from kit import beside
 
 from gpunet import layers, losses, optim
 from gpunet.fold import _Composition
-from gpunet.formula import Graph
+from gpunet.formula import Graph, classify, trace
 from gpunet.initializers import Zeros
 from gpunet.layers.dense import Bias
 from gpunet.losses.loss import inverse, product
@@ -149,6 +149,15 @@ CASES = {
 
 SCALAR = {n for n, case in CASES.items() if {OPERANDS[name][0] for name in case.operands.split()} == {"scalar"}}
 """Of numbers alone: Numba has no kernel for them, and they are computed whatever the shape."""
+
+
+def summing(case: Case) -> bool:
+    """Is there a sum or a maximum in it?"""
+    found = operands(case, "float32", (2, 3), 0, 0.0, [aligned])
+    graph = trace(case.formula, classify([a.shape for a in found], [a.dtype.name for a in found]))
+    return not all(is_map(graph, output) for output in graph.outputs)
+
+
 ALIKE = {n for n, case in CASES.items() if case.operands.split() in (["x"], ["dy", "x", "y"])}
 ALIKE -= {"Tanh", "Tanh'", "Softmax", "Softmax'", "gelu"}
 """Activations without operands of their own: their kernels differ in the expression alone, so they are not tried in
@@ -278,3 +287,6 @@ def is_map(graph: Graph, output: int) -> bool:
 
 def as_tuple(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
+
+
+SUMMING = {name for name, case in CASES.items() if summing(case)}

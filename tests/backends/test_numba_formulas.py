@@ -61,7 +61,12 @@ once = [HealthCheck.function_scoped_fixture]  # `launches` is cleared by the tes
 hypothesis = settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=once)
 
 
-@pytest.mark.parametrize(("name", "way"), [(n, w) for n in CASES for w in WAYS if w == "in place" or n not in ALIKE])
+PAIRS = [(n, w) for n in CASES for w in WAYS if w == "in place" or n not in ALIKE]
+PAIRS = [(n, w) for i, (n, w) in enumerate(PAIRS) if w != "whole rows" or n in library.SUMMING or i % 5 == 0]
+"""How a kernel finds rows that lie apart depends on its sums, not on the expression: of maps every fifth is tried."""
+
+
+@pytest.mark.parametrize(("name", "way"), PAIRS)
 @given(data=st.data())
 @hypothesis
 def test_compiled_and_plain_agree(name, way, launches, data):

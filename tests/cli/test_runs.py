@@ -164,11 +164,16 @@ def test_a_killed_run_goes_on_with_the_same_bits(here):
         return subprocess.Popen([sys.executable, "-c", TRAIN, folder, f"{folder}-out"])
 
     assert start("whole").wait(timeout=120) == 0
+
+    def written():
+        return {path.name for path in (here / "broken").glob("step-*")}
+
     rng, killed = np.random.default_rng(1), 0
     while killed < KILLS:
+        before = written()
         running = start("broken")
-        while running.poll() is None and not any((here / "broken").glob("step-*")):
-            time.sleep(0.01)
+        while running.poll() is None and written() == before:  # it has to begin
+            time.sleep(0.001)
         time.sleep(rng.random() * 0.3)
         if running.poll() is None:
             killed += 1

@@ -9,9 +9,9 @@ from typing import Any
 from gpunet.backend import Backend, Shape, host
 from gpunet.backend import device as open_device
 from gpunet.errors import GradientError
-from gpunet.layer import Layer
+from gpunet.layer import Layer, everything
 from gpunet.layers.embedding import Embedding
-from gpunet.layers.sequential import Sequential, everything
+from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 
 STEP = 1e-6

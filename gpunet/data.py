@@ -8,6 +8,7 @@ from typing import Any
 
 from gpunet.backend import host
 from gpunet.errors import ArgumentError
+from gpunet.io.files import checksum
 
 
 def batches(
@@ -42,6 +43,12 @@ class Arrays:
     def __init__(self, *arrays: Any, rows: Any = None):
         self.arrays, self.rows = arrays, rows
         self.samples = len(arrays[0]) if rows is None else len(rows)
+
+    def described(self) -> dict[str, Any]:
+        """What tells these data from others: shapes, and a checksum of a hundred samples."""
+        step = max(1, self.samples // 100)
+        rows = slice(None, None, step) if self.rows is None else self.rows[::step]
+        return {"samples": self.samples, "checksum": checksum("", {str(n): a[rows] for n, a in enumerate(self.arrays)})}
 
     def split(self, fraction: float, seed: int) -> tuple[Arrays, Arrays]:
         """(training part, validation part), as the function ``split``."""
@@ -84,6 +91,10 @@ class Batches:
             raise ArgumentError(
                 f"fit takes arrays x and y, or something that yields batches (x, y), but got a {type(source).__name__}."
             )
+
+    def described(self) -> dict[str, Any]:
+        """Nothing: looking at them might use them up."""
+        return {}
 
     def shuffled(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[Any, ...]]:
         """The batches in the source's own order, without the first ones."""

@@ -188,3 +188,8 @@ def require_built(layer: Layer) -> None:
         raise NotBuiltError(
             f"{layer.title} has no parameters yet. Call model.build(shape) with the shape of one sample first."
         )
+
+
+def everything(layer: Layer) -> list[Layer]:
+    """A layer and all layers inside."""
+    return [layer, *(inner for part in layer.sublayers() for inner in everything(part))]

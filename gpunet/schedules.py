@@ -250,6 +250,9 @@ class Chain(Schedule):
                 f"{self.ends}. Say ends=[...]."
             )
 
+    def __repr__(self) -> str:
+        return f"Chain({', '.join(map(repr, self.parts))}, ends={self.ends})"
+
     def formula(self, xp: Any, step: Array) -> Array:
         """That of the part whose turn it is"""
         rate = self.parts[0].formula(xp, step)

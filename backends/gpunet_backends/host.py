@@ -50,17 +50,15 @@ class HostMixin:
 
     def save_tensors(self, path: Any, metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> None:
         """Write a temporary file beside it, wait until the disk has it, and give it the name."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        content = save({n: np.asarray(a, order="C") for n, a in arrays.items()}, dict(metadata))
         try:
-            try:
-                save_file({n: np.asarray(a, order="C") for n, a in arrays.items()}, temporary, dict(metadata))
-            except SafetensorError as error:
-                raise OSError(str(error)) from error
-            with temporary.open("rb") as file:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
+import math
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +15,13 @@ import gpunet as gn
 from gpunet import backend, layers, optim
 from gpunet.backend import host
 from gpunet.cli import runs
-from gpunet.cli.problem import TASKS, Problem, load, read
+from gpunet.cli.problem import EMBEDDED, TASKS, Problem, load, read
 from gpunet.data import split
-from gpunet.errors import ArgumentError
+from gpunet.errors import ArgumentError, NotFiniteError
 from gpunet.io import save
 from gpunet.layer import Layer
-from gpunet.train.callbacks import Checkpoint, JsonlLog
+from gpunet.train import Run
+from gpunet.train.callbacks import Callback, Checkpoint, JsonlLog
 
 app = typer.Typer(
     help="Neural networks by explicit backpropagation, on NVIDIA GPUs and CPUs.",
@@ -44,25 +47,30 @@ DATA = (
 
 @app.command()
 def train(
+    context: typer.Context,
     data: Annotated[str, typer.Argument(help=f"{DATA}.")] = "digits",
     hidden: Annotated[str, typer.Option(help="Units of the hidden layers, such as 128,64; 0: none.")] = "256,256",
     activation: Annotated[str, typer.Option(help=f"One of: {', '.join(ACTIVATIONS)}.")] = "relu",
     dropout: Annotated[float, typer.Option(help="Rate behind each hidden layer, in [0, 1).")] = 0.2,
     optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "adam",
     learning_rate: Annotated[float, typer.Option(help="Of the optimizer.")] = 1e-3,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 30,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Passes over the training data, those before a resume included.")
+    ] = 30,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples of a step.")] = 32,
     task: Annotated[str, typer.Option(help=f"auto, by the type of y, or {', '.join(TASKS)}.")] = "auto",
     device: Annotated[str, DEVICE] = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of weights, shuffling and dropout.")] = 0,
     out: Annotated[str, typer.Option(help="A new folder for model, config, history and checkpoints.")] = "",
-    resume: Annotated[str, typer.Option(help="Go on with the run in this folder; options are its own.")] = "",
+    resume: Annotated[
+        str, typer.Option(help="Go on with the run in this folder, with its own options but --epochs.")
+    ] = "",
     json: Annotated[bool, JSON] = False,
 ) -> None:
     """Train on embedded or own data, and print how well it does on test data."""
     opened = backend.device(device)
     options: dict[str, Any] = {
-        "data": data,
+        "data": data if data in EMBEDDED else str(Path(data).absolute()),
         "hidden": hidden,
         "activation": activation,
         "dropout": dropout,
@@ -71,14 +79,15 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "seed": seed,
+        "task": task,
     }
-    if resume and out:
-        raise ArgumentError(f"--resume {resume} goes on in its own folder. Leave out --out.")
     folder = Path(resume or out) if resume or out else None
     if resume:
-        options = runs.config_of(Path(resume))
-        task = options["problem"]["task"]
-    problem, (x, y), (x_test, y_test) = prepared(options["data"], task, options["seed"])
+        given = [n for n in (*options, "out") if str(context.get_parameter_source(n)).endswith("COMMANDLINE")]
+        if others := [name for name in given if name != "epochs"]:
+            raise ArgumentError(f"--resume goes on with the options of its run. Leave out {', '.join(others)}.")
+        options = runs.config_of(Path(resume)) | ({"epochs": epochs} if given else {})
+    problem, (x, y), (x_test, y_test) = prepared(options["data"], options["task"], options["seed"])
     if resume:
         problem = Problem(**options["problem"])
     x, y = problem.inputs(x), problem.targets(y)
@@ -91,12 +100,13 @@ def train(
         device=opened,
         seed=options["seed"],
     )
-    callbacks: list[Any] = []
+    callbacks: list[Callback] = [Finite()]
     if folder is not None:
         if not resume:
             runs.create(folder, options | {"problem": problem.to_dict()})
-        callbacks = [JsonlLog(folder / runs.HISTORY), Checkpoint(folder / runs.CHECKPOINTS)]
-    begun = folder is not None and resume and any((folder / runs.CHECKPOINTS).glob("step-*"))
+        callbacks += [JsonlLog(folder / runs.HISTORY), Checkpoint(folder / runs.CHECKPOINTS)]
+    begun = runs.checkpoint_of(folder) if resume and folder else None
+    print(f"{problem}; {len(x)} samples to train on, {len(x_test)} to test", file=sys.stderr)
     start = time.perf_counter()
     try:
         trainer.fit(
@@ -105,7 +115,7 @@ def train(
             epochs=options["epochs"],
             batch_size=options["batch_size"],
             callbacks=callbacks,
-            resume=folder / runs.CHECKPOINTS if begun and folder else None,
+            resume=begun,
         )
     except KeyboardInterrupt:
         if folder is not None:
@@ -117,17 +127,27 @@ def train(
     test = trainer.evaluate(problem.inputs(x_test), problem.targets(y_test))
     count = len(trainer.history)
     if json:
-        result: dict[str, Any] = {f"test_{name}": value for name, value in test.items()}
-        result |= {"epochs": count, "seed": options["seed"], "device": opened.name, "seconds": round(seconds, 3)}
-        print(json_module.dumps(result))
+        more = {"epochs": count, "seed": options["seed"], "device": opened.name, "seconds": round(seconds, 3)}
+        print(figures(test, more))
     else:
         print(f"{words(problem, test, len(x_test))}, after {count} epochs in {seconds:.1f} s")
+
+
+class Finite(Callback):
+    """Ends a run that no longer learns anything."""
+
+    def on_epoch(self, run: Run, record: dict[str, float]) -> None:
+        """Look at the loss."""
+        if not math.isfinite(record["loss"]):
+            raise NotFiniteError(
+                f"the loss is {record['loss']} after epoch {run.epoch}. Try a smaller --learning-rate, such as a tenth."
+            )
 
 
 @app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="A folder that gpunet train --out made.")],
-    data: Annotated[str, typer.Argument(help=f"{DATA}; the run's own test data by default.")] = "",
+    data: Annotated[str, typer.Argument(help=f"{DATA}: its test data, or else all; the run's own by default.")] = "",
     device: Annotated[str, DEVICE] = "auto",
     json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -137,13 +157,11 @@ def evaluate(
         _, whole, tested = load(data)
         tested = tested or whole
     else:
-        _, _, tested = prepared(config["data"], problem.task, config["seed"])
+        _, _, tested = prepared(config["data"], config["task"], config["seed"])
+    problem.check(data or config["data"], *tested)
     trainer = gn.Trainer(model, problem.loss(), optim.SGD(), metrics=problem.metrics())
     test = trainer.evaluate(problem.inputs(tested[0]), problem.targets(tested[1]))
-    if json:
-        print(json_module.dumps({f"test_{name}": value for name, value in test.items()} | {"samples": len(tested[0])}))
-    else:
-        print(words(problem, test, len(tested[0])))
+    print(figures(test, {"samples": len(tested[0])}) if json else words(problem, test, len(tested[0])))
 
 
 @app.command()
@@ -160,6 +178,8 @@ def predict(
         raise ArgumentError(
             f"{data}: x needs shape (n, ...), n at least 1, but got {x.shape}. Use x[None] for one sample."
         )
+    if not bool(host().xp.isfinite(x).all()):
+        raise ArgumentError(f"{data}: x has numbers that are not finite. Leave those samples out.")
     found = problem.predictions(model.predict(problem.inputs(x)))
     if out:
         target = Path(out)
@@ -171,6 +191,12 @@ def predict(
         print(" ".join(f"{value:.6g}" for value in row) if problem.task == "numbers" else int(row))
 
 
+def figures(test: dict[str, float], more: dict[str, Any]) -> str:
+    """One JSON object; null for what is not finite."""
+    found = {f"test_{name}": value if math.isfinite(value) else None for name, value in test.items()}
+    return json_module.dumps(found | more)
+
+
 def prepared(name: str, task: str, seed: int) -> tuple[Problem, tuple[Any, Any], tuple[Any, Any]]:
     """The problem, training and test data; a fifth is held out where there are no test data."""
     if task not in ("auto", *TASKS):
@@ -178,7 +204,9 @@ def prepared(name: str, task: str, seed: int) -> tuple[Problem, tuple[Any, Any],
     known, trained, tested = load(name)
     if tested is None:
         trained, tested = split(*trained, fraction=0.2, seed=seed)
-    return Problem.of(name, *trained, known or task), trained, tested
+    problem = Problem.of(name, *trained, known or task)
+    problem.check(name, *tested)
+    return problem, trained, tested
 
 
 def network(hidden: str, activation: str, dropout: float, outputs: int, *, flat: bool) -> layers.Sequential:

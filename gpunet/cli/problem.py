@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,36 @@ class Problem:
         if task == "numbers":
             scales["y"] = moments(y.reshape(len(y), -1))
             return cls(task, int(y.reshape(len(y), -1).shape[1]), scales)
+        if math.prod(y.shape[1:]) != 1:
+            raise ArgumentError(
+                f"{name}: labels need shape (n,), but y has {y.shape}. One-hot rows become them by argmax."
+            )
         if not bool((y == xp.round(y)).all()) or y.min() < 0:
             raise ArgumentError(f"{name}: labels are whole numbers from 0, but y goes from {y.min()} to {y.max()}.")
+        count, classes = len(xp.unique_values(y)), int(y.max()) + 1
+        if count < 2 or classes > 10 * count:
+            raise ArgumentError(
+                f"{name}: y has {count} distinct labels, and the largest is {classes - 1}. Number the classes from 0; "
+                "or is it --task numbers?"
+            )
         if task == "binary" and y.max() > 1:
             raise ArgumentError(f"{name}: binary targets are 0 and 1, but y goes up to {y.max()}. Use --task classes.")
         return cls(task, 1 if task == "binary" else int(y.max()) + 1, scales)
+
+    def __str__(self) -> str:
+        what = {"classes": "classes, one logit each", "binary": "output, a logit of 0 or 1", "numbers": "numbers"}
+        return f"task {self.task}: {self.outputs} {what[self.task]}"
+
+    def check(self, name: str, x: Any, y: Any) -> None:
+        """Refuse test data that do not fit those of training."""
+        if self.scales["x"] is not None and x.shape[1:] != host().xp.asarray(self.scales["x"][0]).shape:
+            shape = host().xp.asarray(self.scales["x"][0]).shape
+            raise ArgumentError(f"{name}: the model is for inputs {shape}, but the test data have {x.shape[1:]}.")
+        width = math.prod(y.shape[1:])
+        if width != (self.outputs if self.task == "numbers" else 1):
+            raise ArgumentError(f"{name}: the targets of the test data have shape {y.shape}, unlike those of training.")
+        if self.task != "numbers" and not 0 <= y.min() <= y.max() < max(self.outputs, 2):
+            raise ArgumentError(f"{name}: the test data have labels from {y.min()} to {y.max()}, training has fewer.")
 
     def loss(self) -> Loss:
         """The one that belongs to the task."""
@@ -120,6 +146,8 @@ def load(name: str) -> tuple[str | None, tuple[Any, Any], tuple[Any, Any] | None
         train, test = getattr(datasets, name)()
         return {"digits": "classes", "breast_cancer": "binary", "diabetes": "numbers"}[name], train, test
     arrays = read(name, ("x", "y"))
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise FileError(f"{name} has one of x_test and y_test. Give both, or none: then a fifth is held out.")
     test = (arrays["x_test"], arrays["y_test"]) if {"x_test", "y_test"} <= set(arrays) else None
     for x, y in [(arrays["x"], arrays["y"]), *([test] if test else [])]:
         check(name, x, y)
@@ -131,14 +159,19 @@ def read(name: str, needed: tuple[str, ...]) -> dict[str, Any]:
     path = Path(name)
     known = f"Use one of {', '.join(EMBEDDED)}, or an .npz file with arrays x and y."
     if not path.is_file():
-        raise FileError(f"there is no data set or file '{name}'. {known}")
+        raise FileError(f"there is no data set or file '{Path(name).name if path.is_absolute() else name}'. {known}")
+    if path.suffix not in (".npz", ".npy"):
+        raise FileError(f"{path.name} is no .npz file. Make one of your arrays: numpy.savez('data.npz', x=x, y=y).")
     try:
         loaded = host().load(path)
         arrays = {key or "x": host().asarray(array) for key, array in loaded.items()}
     except Exception as error:  # a damaged zip file raises many types
-        raise FileError(
-            f"{name} cannot be read: {str(error).splitlines()[0] if str(error) else error!r}. {known}"
-        ) from error
+        why = (
+            "it holds Python objects, no numbers"
+            if "pickle" in str(error)
+            else str(error).partition("\n")[0] or repr(error)
+        )
+        raise FileError(f"{name} cannot be read: {why}. {known}") from error
     for key, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise FileError(f"{name}: {key} has no numbers, but {array.dtype}. Turn words into whole numbers from 0.")

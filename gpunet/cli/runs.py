@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,21 @@ from gpunet.cli.problem import Problem
 from gpunet.errors import FileError
 from gpunet.io import load
 from gpunet.layers.sequential import Sequential
+from gpunet.train.checkpoint import SUFFIX, newest
 
 MODEL, CONFIG, HISTORY, CHECKPOINTS = "model.safetensors", "config.json", "history.jsonl", "checkpoints"
-OPTIONS = ("data", "hidden", "activation", "dropout", "optimizer", "learning_rate", "epochs", "batch_size", "seed")
+OPTIONS = (
+    "data",
+    "hidden",
+    "activation",
+    "dropout",
+    "optimizer",
+    "learning_rate",
+    "epochs",
+    "batch_size",
+    "seed",
+    "task",
+)
 """Of a run, in its config."""
 
 
@@ -40,6 +53,8 @@ def config_of(path: Path) -> dict[str, Any]:
     Raises
         FileError: it is no run folder.
     """
+    if not path.is_dir():
+        raise FileError(f"{path} is no run: it is no folder. Make one: gpunet train --out {path}")
     try:
         config = json.loads((path / CONFIG).read_text())
         Problem(**config["problem"])
@@ -52,9 +67,27 @@ def config_of(path: Path) -> dict[str, Any]:
     return dict(config)
 
 
+def checkpoint_of(path: Path) -> Path | None:
+    """The newest checkpoint of a run; None if it has not come to one.
+
+    Raises
+        FileError: there were some, by its history.
+    """
+    if any((path / CHECKPOINTS).glob(f"step-*{SUFFIX}")):
+        return newest(path / CHECKPOINTS)
+    history = path / HISTORY
+    if history.is_file() and history.read_text().strip():
+        raise FileError(f"the checkpoints of {path} are gone. Restore them, or train anew in another folder.")
+    return None
+
+
 def open_run(path: Path, device: str) -> tuple[Sequential, Problem, dict[str, Any]]:
-    """The trained model of a run, its problem and config."""
+    """The model of a run, or of its newest checkpoint while there is none; its problem and config."""
     config = config_of(path)
+    found: Path | None = path / MODEL
     if not (path / MODEL).is_file():
-        raise FileError(f"the run {path} is not finished. Go on with it: gpunet train --resume {path}")
-    return load(path / MODEL, device=device), Problem(**config["problem"]), config
+        found = checkpoint_of(path)
+        if found is None:
+            raise FileError(f"the run {path} has no model yet. Go on with it: gpunet train --resume {path}")
+        print(f"the run {path} is not finished: this is its newest checkpoint, {found.name}", file=sys.stderr)
+    return load(found, device=device), Problem(**config["problem"]), config

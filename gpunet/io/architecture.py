@@ -38,7 +38,14 @@ def describe(layer: Layer, seen: dict[int, int] | None = None) -> dict[str, Any]
         return {"again": seen[id(layer)]}
     seen[id(layer)] = len(seen)
     known = getattr(layers, type(layer).__name__, None) is type(layer)
-    config = {name: _value(value, f"{layer.title} has {name}", seen) for name, value in layer.config().items()}
+    settings = layer.config()
+    if set(settings) != set(inspect.signature(type(layer)).parameters):
+        raise ArgumentError(
+            f"{layer.title} cannot be made anew: its config has {', '.join(settings)}, but its constructor takes "
+            f"{', '.join(inspect.signature(type(layer)).parameters) or 'nothing'}. Make the class a "
+            "@dataclass(eq=False, kw_only=True, repr=False), or define config()."
+        )
+    config = {name: _value(value, f"{layer.title} has {name}", seen) for name, value in settings.items()}
     return {"layer" if known else "custom layer": type(layer).__name__, "config": config}
 
 

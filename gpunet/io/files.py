@@ -28,6 +28,16 @@ def write(path: Any, kind: str, version: int, content: Mapping[str, Any], arrays
         raise FileError(f"{path} cannot be written: {error}. {remedy}") from error
 
 
+def kind_of(path: Any) -> str:
+    """ "model" or "checkpoint"; "" of what is neither."""
+    try:
+        metadata, _ = host().load_tensors(Path(path))
+    except (OSError, FileError):
+        return ""
+    found = metadata.get("format", "").split()
+    return found[1] if found[:1] == ["gpunet"] and len(found) == 3 else ""
+
+
 def read(path: Any, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Content and host arrays of a file of this kind.
 
@@ -60,8 +70,6 @@ def read(path: Any, kind: str, version: int) -> tuple[dict[str, Any], dict[str, 
 
 def hint(found: str, arrays: Mapping[str, Any]) -> str:
     """What can be done with a file of another kind."""
-    if found.startswith("gpunet checkpoint"):
-        return " Continue it with fit(resume=path)."
     if found.startswith("gpunet "):
         return " Read it with gpunet.load."
     return f" Its {len(arrays)} arrays can be given to model.set_weights by name."

@@ -12,7 +12,7 @@ from gpunet.io.architecture import construct, describe
 from gpunet.layer import Layer
 from gpunet.layers.sequential import Sequential
 
-VERSION = 1
+VERSION, CHECKPOINT_VERSION = 1, 1
 
 
 def save(model: Sequential, path: Any) -> None:
@@ -31,7 +31,7 @@ def save(model: Sequential, path: Any) -> None:
 
 
 def load(path: Any, device: str | Backend = "auto", layers: Sequence[type[Layer]] = ()) -> Sequential:
-    """A model from its file, built on a device. No code in the file is run.
+    """A model from its file, or from a checkpoint, built on a device. No code in the file is run.
 
     layers  classes of layers that are not gpunet's
 
@@ -39,7 +39,12 @@ def load(path: Any, device: str | Backend = "auto", layers: Sequence[type[Layer]
         FileError: there is no such file, it was changed or is not whole, a layer is unknown, a shape does not fit.
         DeviceError: the device is unknown or not usable.
     """
-    content, arrays = files.read(path, "model", VERSION)
+    if files.kind_of(path) == "checkpoint":
+        run, arrays = files.read(path, "checkpoint", CHECKPOINT_VERSION)
+        content = run.get("architecture", {})
+        arrays = {n.removeprefix("weights/"): array for n, array in arrays.items() if n.startswith("weights/")}
+    else:
+        content, arrays = files.read(path, "model", VERSION)
     return from_architecture(content, arrays, path, device, layers)
 
 

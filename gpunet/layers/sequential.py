@@ -43,6 +43,10 @@ class Sequential(Layer):
     def setup(self, shape: Shape) -> Shape:
         """Attach all layers."""
         for i, layer in enumerate(self.layers):
+            if i and layer.indices() is not None:
+                raise ArgumentError(
+                    f"{type(layer).__name__} takes integers: nothing may come before it. Make it the first."
+                )
             shape = layer.attach(shape, self.backend, self.dtype, prefix=f"{self.prefix}{layer.name or i}.")
         return shape
 
@@ -228,9 +232,11 @@ class Sequential(Layer):
             return
         low, high = (x.min(), x.max()) if x.size else (0, 0)
         if dtype_kind(x.dtype) != "int" or low < 0 or high >= n:
+            remedy = "Count from 0, or give it more entries."
+            remedy = remedy if dtype_kind(x.dtype) == "int" else "Use x.astype('int32')."
             raise ArgumentError(
                 f"{self.layers[0].title} takes integers in [0, {n}), but got {dtype_name(x.dtype)} from {low} to "
-                f"{high}. Count from 0, or give it more entries."
+                f"{high}. {remedy}"
             )
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Any:
@@ -290,8 +296,3 @@ def refuse_shared(layers: Sequence[Layer]) -> None:
                 "a model."
             )
         refuse_shared(layer.sublayers())
-
-
-def everything(layer: Layer) -> list[Layer]:
-    """A layer and all layers inside."""
-    return [layer, *(inner for part in layer.sublayers() for inner in everything(part))]

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpunet.backend import Array, Shape, host
+from gpunet.backend import Array, Backend, Shape, host
 from gpunet.errors import ArgumentError
-from gpunet.formula import total
+from gpunet.formula import dtype_kind, total
+from gpunet.losses.loss import Loss
 from gpunet.losses.regression import Elementwise
 
 
@@ -37,13 +38,21 @@ class BinaryCrossEntropy(Elementwise):
             )
 
     def check_targets(self, target: Any, shape: Shape) -> None:
-        """Refuse targets outside [0, 1]."""
-        super().check_targets(target, shape)
+        """Refuse targets of another shape, or outside [0, 1]."""
+        Loss.check_targets(self, target, shape)  # of any type: ``convert`` makes them floats
         if target.size and not (target.min() >= 0 and target.max() <= 1):
             raise ArgumentError(
                 f"BinaryCrossEntropy needs targets in [0, 1], but they go from {target.min()} to {target.max()}. "
                 "Use 0 and 1 for the two classes."
             )
+
+    def convert(self, target: Any, backend: Backend, dtype: str) -> Array:
+        """Targets on the backend; truth values and integers as floats."""
+        where = backend if backend.owns(target) else host()
+        target = where.asarray(target)
+        if dtype_kind(target.dtype) != "float":
+            target = where.asarray(target, dtype)
+        return super().convert(target, backend, dtype)
 
     def labels(self, prediction: Any, xp: Any) -> Any:
         """1 where the logit is positive."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import ArgumentError, FileError, ShapeError
 from gpunet.io import files
+from gpunet.io.model import CHECKPOINT_VERSION as VERSION
 from gpunet.io.model import architecture
 
 if TYPE_CHECKING:
     from gpunet.train.run import Run
 
-VERSION = 1
 SUFFIX = ".checkpoint"
 
 
@@ -86,8 +86,7 @@ class SavedRun:
         self._compare("optimizer", content["optimizer"], describe(run))
         self._compare("seed", content["seed"], step.seed)
         self._compare("precision", bool(self._part("loss_scale")), step.loss_scale is not None)
-        if content["losses"]:  # in the middle of an epoch
-            self._compare("data", content["plan"], run.plan)
+        self._compare("plan", content["plan"], run.plan)
         step.model.set_weights(self._part("weights"))
         step.optimizer.set_state(self._part("optimizer"))
         step.optimizer.updates, step.steps = content["updates"], content["steps"]

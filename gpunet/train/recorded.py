@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpunet.backend import Array, Recorder
-from gpunet.layer import Layer
-from gpunet.layers.sequential import everything
+from gpunet.layer import Layer, everything
 
 WARM_UP = 2
 """Steps that run as they are before one is recorded: kernels are compiled, plans are made."""

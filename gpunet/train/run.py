@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from gpunet.backend import Array, host
@@ -27,7 +28,7 @@ class Run:
     batches     how many of its batches are done
     stopped     set by a callback: the loop shall end
     batch       the last one, (x, y) or (x, y, sample_weight)
-    first, plan  the epoch that the loop began with; what the data are, for checkpoints
+    first, plan  the epoch that the loop began with; what must be the same for a checkpoint to fit
     """
 
     def __init__(self, step: TrainStep, *, callbacks: Sequence[Callback] = (), history: History | None = None):
@@ -38,7 +39,7 @@ class Run:
         self.shares: list[float] = []
         self.batch: tuple[Any, ...] = ()
         self.stopped = False
-        self.plan: dict[str, Any] = {}
+        self.plan: dict[str, Any] = {"settings": settings(step.optimizer), "loss": settings(step.loss)}
 
     @property
     def batches(self) -> int:
@@ -76,3 +77,13 @@ class Run:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for callback in self.callbacks:
             callback.on_end(self, error)
+
+
+def settings(one: Any) -> dict[str, str]:
+    """The constructor's arguments of an optimizer or a loss, as words; functions by their names."""
+
+    def word(value: Any) -> str:
+        text = value.__qualname__ if hasattr(value, "__qualname__") else repr(value)
+        return type(value).__name__ if " at 0x" in text else text  # an address is another one each time
+
+    return {"class": type(one).__name__} | {f.name: word(getattr(one, f.name)) for f in fields(one) if f.init}

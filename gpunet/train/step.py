@@ -50,6 +50,7 @@ class TrainStep:
     ):
         if not isinstance(accumulate, int) or accumulate < 1:
             raise ArgumentError(f"accumulate must be a whole number of parts, at least 1, but got {accumulate!r}.")
+        check_kinds(model, loss, optimizer)
         check_ending(model, loss)
         loss.check_outputs(model.output_shape)
         self.model, self.loss, self.optimizer = model, loss, optimizer
@@ -192,6 +193,17 @@ class TrainStep:
         value = self._work(batch, step, self._counter)
         self._counter += 1
         return value
+
+
+def check_kinds(model: Any, loss: Any, optimizer: Any) -> None:
+    """Refuse classes, names and objects of other libraries."""
+    kinds = (
+        ("model", model, Sequential, "layers.Sequential(layers.Dense(10))"),
+        ("loss", loss, Loss, "losses.CrossEntropy()"),
+    )
+    for name, given, kind, example in (*kinds, ("optimizer", optimizer, Optimizer, "optim.Adam(1e-3)")):
+        if not isinstance(given, kind):
+            raise ArgumentError(f"the {name} must be one such as {example}, but got {given!r:.100}.")
 
 
 def check_ending(model: Sequential, loss: Loss) -> None:

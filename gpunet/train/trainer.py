@@ -21,7 +21,7 @@ from gpunet.train.history import History
 from gpunet.train.interrupt import Interrupts
 from gpunet.train.progress import Progress
 from gpunet.train.run import Run
-from gpunet.train.step import TrainStep, check_ending
+from gpunet.train.step import TrainStep, check_ending, check_kinds
 
 Data: TypeAlias = Arrays | Batches
 
@@ -31,7 +31,7 @@ class Trainer:
 
     metrics            what is reported besides the loss: names such as "accuracy", or functions as in gpunet.metrics
     device, seed, dtype are used to build a model that is not built; seed is also that of shuffling and dropout
-    clip_norm          largest global norm of the gradients, or None
+    clip_norm, clip_value, accumulate  as in TrainStep
     """
 
     def __init__(
@@ -45,12 +45,15 @@ class Trainer:
         seed: int = 0,
         dtype: str = "float32",
         clip_norm: float | None = None,
+        clip_value: float | None = None,
+        accumulate: int = 1,
     ):
         self.metrics = metric_functions.resolve([metrics] if isinstance(metrics, str) else list(metrics))
+        check_kinds(model, loss, optimizer)
         check_ending(model, loss)
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.device, self.seed, self.dtype = device, seed, dtype
-        self.clip_norm = clip_norm
+        self.options: dict[str, Any] = {"clip_norm": clip_norm, "clip_value": clip_value, "accumulate": accumulate}
         self.history = History()
         self._step: TrainStep | None = None
         self._run: Run | None = None
@@ -92,6 +95,7 @@ class Trainer:
             if not isinstance(count, Integral) or count < 1:
                 raise ArgumentError(f"{name} must be a whole number, at least 1, but got {count!r}.")
         saved = None if resume is None else checkpoint.SavedRun(resume)
+        check_callbacks(callbacks)
         data: Data = self._data(x, y, sample_weight)
         held_out: Data | None = None
         if validation_split is not None:
@@ -104,7 +108,7 @@ class Trainer:
             held_out = self._data(*validation_data if isinstance(validation_data, tuple) else (validation_data,))
         unbuilt = self.model.built is None
         run = Run(self._prepared(data, held_out), callbacks=callbacks, history=self.history)
-        run.plan = {"samples": data.samples, "batch_size": batch_size if data.samples else None}
+        run.plan |= {"data": data.described(), "batch size": batch_size if isinstance(data, Arrays) else None}
         if saved is not None:
             try:
                 saved.restore(run)
@@ -184,6 +188,8 @@ class Trainer:
         if y is None:
             if hasattr(x, "shape"):
                 raise ArgumentError("there are inputs x but no targets y. Give both, or batches (x, y).")
+            if sample_weight is not None:
+                raise ArgumentError("sample_weight belongs to arrays. Let the batches be (x, y, sample_weight).")
             return Batches(x)
         return Arrays(*_on_host(x, y, sample_weight))
 
@@ -204,7 +210,7 @@ class Trainer:
                 self._forget()
             raise
         if self._step is None:
-            self._step = TrainStep(self.model, self.loss, self.optimizer, clip_norm=self.clip_norm, seed=self.seed)
+            self._step = TrainStep(self.model, self.loss, self.optimizer, seed=self.seed, **self.options)
         return self._step
 
     def _forget(self) -> None:
@@ -221,6 +227,16 @@ class Trainer:
             check_sample_weight(sample_weight.shape, (len(x), *self.model.output_shape))
 
 
+def check_callbacks(callbacks: Any) -> None:
+    """Refuse what are no callbacks."""
+    wrong = (
+        callbacks if not isinstance(callbacks, list | tuple) else [c for c in callbacks if not isinstance(c, Callback)]
+    )
+    if wrong or not isinstance(callbacks, list | tuple):
+        found = wrong[0] if isinstance(wrong, list) else wrong
+        raise ArgumentError(f"callbacks is a list such as [EarlyStopping(patience=5)], but got {found!r}.")
+
+
 def _on_host(x: Any, y: Any, sample_weight: Any = None) -> tuple[Any, ...]:
     """Host arrays (x, y) or (x, y, sample_weight) of one length."""
     x, y = host().asarray(x), host().asarray(y)
@@ -231,9 +247,9 @@ def _on_host(x: Any, y: Any, sample_weight: Any = None) -> tuple[Any, ...]:
     if sample_weight is None:
         return x, y
     weight = host().asarray(sample_weight)
-    if weight.shape[:1] != x.shape[:1] or not host().xp.isfinite(weight).all():
+    if weight.shape[:1] != x.shape[:1] or not host().xp.isfinite(weight).all() or weight.min() < 0:
         raise ArgumentError(
-            f"sample_weight needs one finite number for each of the {len(x)} samples, but got {weight.shape} from "
+            f"sample_weight needs one finite number >= 0 for each of the {len(x)} samples, but got {weight.shape} from "
             f"{weight.min() if weight.size else 0} to {weight.max() if weight.size else 0}."
         )
     return x, y, weight

@@ -36,8 +36,8 @@ def test_an_index_out_of_range_is_nan():
 
 
 def test_an_embedding_is_the_first_layer():
-    with pytest.raises(ArrayError, match="make it the first layer"):
-        build(Dense(3), Embedding(4, 2), shape=(3,)).predict(np.zeros((1, 3)))
+    with pytest.raises(ArgumentError, match="Make it the first"):
+        build(Dense(3), Embedding(4, 2), shape=(3,))
     assert torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Embedding(4, 2))(torch.tensor([[1]])).shape == (1, 1, 2)
 
 

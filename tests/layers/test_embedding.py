@@ -102,9 +102,19 @@ def test_gradcheck_leaves_the_padding_out():
 
 
 def test_numbers_are_no_indices(cpu):
-    model = layers.Sequential(layers.Dense(4), layers.Embedding(5, 3)).build((4,), device="cpu")
-    with pytest.raises(ArrayError, match=r"Embedding '1' needs integer indices but got float32\..* the first layer"):
-        model.predict(np.zeros((2, 4), np.float32))
+    model = built(cpu)
+    with pytest.raises(ArrayError, match=r"Embedding '0' needs integer indices but got float64\. Use x.astype"):
+        model.forward(np.zeros((2, 4)), model.context(training=False))
+    with pytest.raises(
+        ArgumentError, match=r"integers in \[0, 5\), but got float64 from 0.0 to 0.0\. Use x.astype\('int32'"
+    ):
+        model.predict(np.zeros((2, 4)))
+    model = layers.Sequential(layers.Dense(4), layers.Embedding(5, 3))
+    with pytest.raises(
+        ArgumentError, match=r"Embedding takes integers: nothing may come before it\. Make it the first"
+    ):
+        model.build((4,), device="cpu")
+    assert model.built is None
 
 
 def test_bad_arguments_are_refused():

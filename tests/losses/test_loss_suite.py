@@ -254,6 +254,17 @@ def test_a_copy_has_settings_of_its_own(cpu):
     assert loss(z, y)[0] == before
 
 
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.uint8])
+def test_truth_values_become_floats_in_a_step(dtype, backend):
+    def loss_of(y):
+        model = gn.layers.Sequential(gn.layers.Dense(1)).build((4,), device=backend)
+        return backend.to_numpy(gn.TrainStep(model, losses.BinaryCrossEntropy(), gn.optim.SGD())(draw(0, 6, 4), y))
+
+    y = np.array([[0], [1], [1], [0], [1], [0]])
+    assert loss_of(y.astype(dtype)) == loss_of(y.astype(np.float32))
+    losses.BinaryCrossEntropy().check_targets(y.astype(dtype), (1,))
+
+
 def test_nothing_of_an_ignored_row_counts(backend):
     z = np.array([[np.nan, 0.0], [1e4, -1e4], [0.0, 0.0]])
     loss = losses.CrossEntropy(ignore_label=-100)

@@ -227,7 +227,18 @@ REFUSED = {
     ),
     "seed": (lambda: trainer(seed=4), {}, "another seed: 3 there, 4 here"),
     "precision": (lambda: trainer(dtype="float64"), {}, "another model: dtype: 'float32' there, 'float64' here"),
-    "data": (trainer, {"data": (X[:64], Y[:64])}, "another data: samples: 70 there, 64 here"),
+    "settings": (
+        lambda: trainer(optim.Adam(schedules.Cosine(0.05, steps=60), beta1=0.5)),
+        {},
+        "another plan: settings: beta1: '0.9' there, '0.5' here",
+    ),
+    "learning rate": (
+        lambda: trainer(optim.Adam(0.05)),
+        {},
+        "another plan: settings: learning_rate: 'Cosine",
+    ),
+    "other numbers": (trainer, {"data": (X + 1, Y)}, "another plan: data: checksum: "),
+    "data": (trainer, {"data": (X[:64], Y[:64])}, "another plan: data: samples: 70 there, 64 here"),
 }
 
 
@@ -285,6 +296,14 @@ def test_what_is_no_checkpoint_is_refused(folder, tmp_path):
 def read_whole(path, whole):
     path.write_bytes(whole)
     return files.read(path, "checkpoint", 1)
+
+
+def test_the_model_of_a_checkpoint_can_be_loaded(folder):
+    path = max(folder.glob("step-*"))
+    _, arrays = files.read(path, "checkpoint", 1)
+    loaded = gn.load(path, device="cpu")
+    assert all(np.array_equal(w, arrays[f"weights/{n}"]) for n, w in loaded.get_weights().items())
+    assert loaded.predict(X).shape == (70, 2)
 
 
 def test_a_new_run_does_not_mix_with_an_old_one(folder):

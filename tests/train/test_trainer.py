@@ -128,8 +128,8 @@ def test_sample_weights():
 
 def test_bad_sample_weights_are_refused_before_training():
     t = trainer()
-    for weight in (np.ones(49), np.full(50, np.nan), 1.0):
-        with pytest.raises(ArgumentError, match=r"one finite number for each of the 50 samples, but got"):
+    for weight in (np.ones(49), np.full(50, np.nan), -np.ones(50), 1.0):
+        with pytest.raises(ArgumentError, match=r"one finite number >= 0 for each of the 50 samples, but"):
             t.fit(X, Y, sample_weight=weight, verbose=0)
     with pytest.raises(ShapeError, match=r"one number a sample, but got \(50, 1\) for predictions \(50, 2\)"):
         t.fit(X, Y, sample_weight=np.ones((50, 1)), verbose=0)
@@ -141,6 +141,59 @@ def test_ignored_labels_do_not_count_as_wrong():
     z = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     assert metrics.accuracy(z, np.array([-1, 0, 1]), loss) == 0.5
     assert metrics.accuracy(z, np.eye(2)[[0, 0, 1]], loss) == 2 / 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([layers.Dense(2)], losses.CrossEntropy(), optim.SGD()), r"model must be one such as layers.Sequential\("),
+        ((layers.Sequential(), losses.CrossEntropy, optim.SGD()), r"loss must be one such as losses.CrossEntropy\(\)"),
+        ((layers.Sequential(), "mse", optim.SGD()), "loss must be one such as"),
+        ((layers.Sequential(), losses.CrossEntropy(), optim.Adam), r"optimizer must be one such as optim.Adam\(1e-3\)"),
+    ],
+)
+def test_what_is_no_model_loss_or_optimizer_is_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        gn.Trainer(*arguments)
+
+
+def test_the_activation_of_the_loss_is_not_applied_twice():
+    for last, loss in ((layers.Softmax(), losses.CrossEntropy()), (layers.Sigmoid(), losses.BinaryCrossEntropy())):
+        model = layers.Sequential(layers.Dense(2), layers.Sequential(layers.ReLU(), last))
+        message = (
+            rf"takes logits, but the model ends with {type(last).__name__}: it would be applied twice\. Leave it out"
+        )
+        with pytest.raises(ArgumentError, match=message):
+            gn.Trainer(model, loss, optim.SGD())
+        model.build((3,), device="cpu")
+        with pytest.raises(ArgumentError, match="takes logits"):
+            gn.TrainStep(model, loss, optim.SGD())
+    model = layers.Sequential(layers.Dense(2), layers.Sigmoid())
+    gn.Trainer(model, losses.MeanSquaredError(), optim.SGD())
+
+
+def test_probabilities():
+    t = trainer()
+    t.fit(X, Y, verbose=0)
+    p, z = t.predict_proba(X), t.predict(X)
+    np.testing.assert_allclose(p, np.exp(z) / np.exp(z).sum(-1, keepdims=True), rtol=1e-5)
+    one = gn.Trainer(layers.Sequential(layers.Dense(1)), losses.BinaryCrossEntropy(), optim.SGD(), device="cpu")
+    one.fit(X, Y[:, None], verbose=0)
+    np.testing.assert_allclose(one.predict_proba(X), 1 / (1 + np.exp(-one.predict(X))), rtol=1e-5)
+    numbers = gn.Trainer(t.model, losses.MeanSquaredError(), optim.SGD())
+    with pytest.raises(
+        ArgumentError, match=r"MeanSquaredError has no activation that makes probabilities of outputs\. U"
+    ):
+        numbers.predict_proba(X)
+
+
+@pytest.mark.parametrize("options", [{"clip_value": 0.01}, {"clip_norm": 0.01}, {"accumulate": 3}])
+def test_options_of_the_step(options):
+    t, plain = trainer(seed=1, **options), trainer(seed=1)
+    for one in (t, plain):
+        one.fit(X, Y, verbose=0)
+    step = gn.TrainStep(t.model, t.loss, optim.SGD(), **options)
+    assert all(getattr(t._step, name) == getattr(step, name) == value for name, value in options.items())
 
 
 def test_training_on_indices():

@@ -49,6 +49,8 @@ class Monitor:
     LARGER = ("accuracy", "precision", "recall", "f1", "r2", "top_")
 
     def __init__(self, name: str, min_delta: float = 0.0, mode: str = "auto"):
+        if not isinstance(name, str):
+            raise ArgumentError(f"a callback watches a figure by its name, such as 'val_loss', but got {name!r}.")
         if mode not in ("auto", "min", "max"):
             raise ArgumentError(f"mode must be 'auto', 'min' or 'max', but got {mode!r}.")
         if not min_delta >= 0:

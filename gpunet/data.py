@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from gpunet.backend import host
@@ -87,10 +87,18 @@ class Batches:
 
     def __init__(self, source: Any):
         self.source = source
+        self._begun: Iterator[tuple[Any, ...]] | None = None
         if not callable(source) and not hasattr(source, "__iter__"):
             raise ArgumentError(
                 f"fit takes arrays x and y, or something that yields batches (x, y), but got a {type(source).__name__}."
             )
+
+    def first(self) -> tuple[Any, ...]:
+        """The first batch, which comes again in the first epoch."""
+        begun = self.in_order(1)
+        batch = next(begun)
+        self._begun = chain([batch], begun)
+        return batch
 
     def described(self) -> dict[str, Any]:
         """Nothing: looking at them might use them up."""
@@ -98,7 +106,8 @@ class Batches:
 
     def shuffled(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[Any, ...]]:
         """The batches in the source's own order, without the first ones."""
-        return islice(self.in_order(batch_size), skip, None)
+        begun, self._begun = self._begun, None
+        return islice(begun or self.in_order(batch_size), skip, None)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Any, ...]]:
         """The batches in the source's own order and size.

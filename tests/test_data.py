@@ -73,6 +73,15 @@ def test_a_pytorch_data_loader():
     assert np.array_equal(tensors.predict(torch.tensor(X)), arrays.predict(X))
 
 
+def test_no_batch_of_a_generator_is_lost_when_the_model_is_built():
+    one, two = trainer(), trainer()
+    one.fit(iter(shuffled()), verbose=0)
+    two.model.build((4,), device="cpu", seed=1)
+    two.fit(iter(shuffled()), verbose=0)
+    assert one._step.steps == two._step.steps == 4
+    assert same(weights(one), weights(two))
+
+
 def test_a_generator_that_has_ended_is_told_from_the_function_that_makes_it():
     t = trainer()
     with pytest.raises(

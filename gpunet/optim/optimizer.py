@@ -161,6 +161,10 @@ class Optimizer:
             for name, target in targets.items():
                 target[...] = store.backend.asarray(state[name], store.dtype)
 
+    def detach(self) -> None:
+        """Forget the model and all state."""
+        self._store, self._groups, self.state, self._offsets = None, [], {}, {}
+
     def _prepared(self) -> ParameterStore:
         if self._store is None:
             raise NotBuiltError(f"this {type(self).__name__} has no state yet. Call optimizer.prepare(model) first.")

@@ -126,10 +126,15 @@ def newest(path: Any) -> Path:
     folder = Path(path)
     if not folder.is_dir():
         return folder
-    found = sorted(folder.glob(f"step-*{SUFFIX}"))
+    found = in_order(folder)
     if not found:
         raise FileError(f"there is no checkpoint in {folder}. Give the folder of a Checkpoint callback, or a file.")
     return found[-1]
+
+
+def in_order(folder: Path) -> list[Path]:
+    """The checkpoints of a folder by their steps, of which the name has eight digits or more."""
+    return sorted(folder.glob(f"step-*{SUFFIX}"), key=lambda path: (len(path.name), path.name))
 
 
 def _difference(saved: Any, given: Any) -> str:

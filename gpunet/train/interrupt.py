@@ -7,6 +7,10 @@ import threading
 from types import FrameType, TracebackType
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C that waited for the end of a step."""
+
+
 class Interrupts:
     """Context manager in which Ctrl-C waits for ``check``; a second one does not wait.
 
@@ -35,6 +39,6 @@ class Interrupts:
         self.asked = True
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if it was asked for."""
+        """Raises Stopped if it was asked for."""
         if self.asked:
-            raise KeyboardInterrupt
+            raise Stopped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from numbers import Real
 from typing import Any
 
 from gpunet.backend import Array, host
@@ -86,4 +87,7 @@ def settings(one: Any) -> dict[str, str]:
         text = value.__qualname__ if hasattr(value, "__qualname__") else repr(value)
         return type(value).__name__ if " at 0x" in text else text  # an address is another one each time
 
-    return {"class": type(one).__name__} | {f.name: word(getattr(one, f.name)) for f in fields(one) if f.init}
+    given = {f.name: getattr(one, f.name) for f in fields(one) if f.init}
+    if isinstance(given.get("learning_rate"), Real):
+        given["learning_rate"] = "a number"  # which callbacks may have changed: checkpoints keep it by itself
+    return {"class": type(one).__name__} | {name: word(value) for name, value in given.items()}

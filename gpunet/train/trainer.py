@@ -200,7 +200,7 @@ class Trainer:
             [part.arrays for part in (data, held_out) if isinstance(part, Arrays)],
         )
         if unbuilt:
-            first = data.arrays if isinstance(data, Arrays) else next(data.in_order(1))
+            first = data.arrays if isinstance(data, Arrays) else data.first()
             self.model.build(host().asarray(first[0]).shape[1:], device=self.device, seed=self.seed, dtype=self.dtype)
         try:
             for given in arrays:
@@ -214,8 +214,9 @@ class Trainer:
         return self._step
 
     def _forget(self) -> None:
-        """Leave a model unbuilt that was so before."""
+        """Leave a model unbuilt that was so before, and the optimizer without it."""
         self.model.detach()
+        self.optimizer.detach()
         self._step = None
 
     def _check(self, x: Any, y: Any, sample_weight: Any = None) -> None:

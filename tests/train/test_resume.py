@@ -198,3 +198,45 @@ def test_a_second_ctrl_c_does_not_wait():
         assert interrupts.asked
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_fit_goes_on_after_its_learning_rate_was_reduced(tmp_path):
+    """The checkpoint keeps the rate; the trainer is made with the one of the beginning."""
+    whole, one, two = (trainer("sgd") for _ in range(3))
+    reduce = [ReduceOnPlateau("loss", patience=1, min_delta=10.0, factor=0.5) for _ in range(4)]
+    fit(whole, callbacks=[reduce[0]])
+    fit(whole, callbacks=[reduce[0]])
+    fit(one, callbacks=[reduce[1]])
+    with pytest.raises(Stop):
+        fit(one, callbacks=[reduce[1], Checkpoint(tmp_path, every_steps=1), StopAt(27)])
+    fit(two, callbacks=[reduce[2]], resume=tmp_path)
+    assert everything(two) == everything(whole)
+    assert two.optimizer.learning_rate < 0.1
+
+
+def test_a_step_that_is_broken_off_is_not_kept(tmp_path):
+    """Two signals within a step: its weights may be new and its number old."""
+
+    class Impatient(layers.Tanh):
+        calls = 0
+
+        def operands(self, ctx):
+            Impatient.calls += 1
+            if Impatient.calls == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return ()
+
+    model = layers.Sequential(layers.Dense(4), Impatient(), layers.Dense(2))
+    one = gn.Trainer(model, losses.CrossEntropy(), optim.SGD(0.1), device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        fit(one, callbacks=[Checkpoint(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
+    from gpunet.train.checkpoint import newest
+
+    for steps in (99_999_999, 100_000_003, 7):
+        (tmp_path / f"step-{steps:08}.checkpoint").touch()
+    assert newest(tmp_path).name == "step-100000003.checkpoint"

@@ -49,11 +49,7 @@ REFUSED = {
         {},
         "another plan: settings: beta1: '0.9' there, '0.5' here",
     ),
-    "learning rate": (
-        lambda: trainer(optim.Adam(0.05)),
-        {},
-        "another plan: settings: learning_rate: 'Cosine",
-    ),
+    "learning rate": (lambda: trainer(optim.Adam(0.05)), {}, "another plan: settings: learning_rate: .Cosine"),
     "other numbers": (trainer, {"data": (X + 1, Y)}, "another plan: data: checksum: "),
     "data": (trainer, {"data": (X[:64], Y[:64])}, "another plan: data: samples: 70 there, 64 here"),
 }
@@ -67,6 +63,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_nothing_changes(what, folder
         fit(one, resume=folder, **options)
     assert one.model.built is None
     assert len(one.history) == 0
+    fit(one, epochs=1)  # and it can start anew
 
 
 def test_a_built_model_keeps_its_weights_after_a_refusal(folder):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import ArgumentError, FileError
 from gpunet.train.callbacks.callback import Callback, Monitor
-from gpunet.train.checkpoint import SUFFIX, save, stale
+from gpunet.train.checkpoint import SUFFIX, in_order, save, stale
+from gpunet.train.interrupt import Stopped
 
 if TYPE_CHECKING:
     from gpunet.train.run import Run
@@ -76,14 +77,14 @@ class Checkpoint(Callback):
             self.write(run)
 
     def on_end(self, run: Run, error: BaseException | None) -> None:
-        """After Ctrl-C, where it stands."""
-        if isinstance(error, KeyboardInterrupt):
+        """After Ctrl-C, where it stands; not in the midst of a step, which a second one breaks off."""
+        if isinstance(error, Stopped) and run.step.steps:
             self.write(run)
 
     def write(self, run: Run) -> None:
         """A checkpoint now; then those go that are no longer among the newest."""
         save(run, self.folder / f"step-{run.step.steps:08}{SUFFIX}")
-        for path in sorted(self.folder.glob(f"step-*{SUFFIX}"))[: -self.keep_last]:
+        for path in in_order(self.folder)[: -self.keep_last]:
             path.unlink(missing_ok=True)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class HostMixin:
         if os.name == "posix":  # the folder's entry, too
             folder = os.open(path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                with suppress(OSError):  # some file systems refuse it; the file is there
+                    os.fsync(folder)
             finally:
                 os.close(folder)
 

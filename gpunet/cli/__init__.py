@@ -17,6 +17,9 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (OSError, MemoryError, UnicodeError) as error:  # a full disk, a folder that went, too large a network
+        print(f"gpunet: {type(error).__name__}: {error}. Check the disk, the memory and the files.", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         if type(error).__name__ == "Abort":  # typer's name of Ctrl-C
             sys.exit(130)

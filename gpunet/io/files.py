@@ -19,13 +19,20 @@ def write(path: Any, kind: str, version: int, content: Mapping[str, Any], arrays
     Raises
         FileError: the folder does not exist, or cannot be written to. An old file is as it was then.
     """
-    path, text = Path(path), json.dumps(content)
+    path, text = Path(path), json.dumps(content, default=_plain)
     metadata = {"format": f"gpunet {kind} {version}", "content": text, "checksum": checksum(text, arrays)}
     try:
         host().save_tensors(path, metadata, arrays)
     except OSError as error:
         remedy = "Choose a file in a folder that exists and can be written to, on a disk with room."
         raise FileError(f"{path} cannot be written: {error}. {remedy}") from error
+
+
+def _plain(value: Any) -> Any:
+    """A number of an array library as Python's."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a file cannot hold {value!r}")
 
 
 def kind_of(path: Any) -> str:

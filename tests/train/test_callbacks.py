@@ -189,6 +189,17 @@ def test_an_optimizer_that_makes_infinite_weights_is_named():
     assert "SGD made weights that are not finite of finite gradients" in stopped(model, X, Y, rate=float("inf"))
 
 
+def test_training_goes_on_with_other_data_after_it_was_stopped():
+    bad = X.copy()
+    bad[40:] = np.inf
+    t = gn.Trainer(layers.Sequential(layers.Dense(2)), losses.CrossEntropy(), optim.Adam(0.1), device="cpu")
+    t.fit(X, Y, callbacks=[StopOnNaN()], verbose=0)
+    with pytest.raises(NotFiniteError):
+        t.fit(bad, Y, batch_size=8, callbacks=[StopOnNaN()], verbose=0)
+    assert all(np.isfinite(value).all() for value in t.optimizer.get_state().values())
+    t.fit(X, Y, callbacks=[StopOnNaN()], verbose=0)
+
+
 def test_a_healthy_run_is_let_alone():
     one, two = trainer(), trainer()
     one.fit(X, Y, epochs=3, callbacks=[StopOnNaN()], verbose=0)

@@ -12,6 +12,7 @@ from kit import beside
 from gpunet_backends.cuda_ import CudaFused
 
 captured_step = beside(__file__, "test_captured_step.py")
+refusals = beside(__file__, "test_captured_refusals.py")
 gpus = beside(__file__, "../backends/gpus.py")
 either, tensor_cores, train, assert_same_bits = gpus.either, gpus.tensor_cores, gpus.train, gpus.assert_same_bits
 
@@ -135,7 +136,7 @@ def test_a_layer_that_waits_runs_kernel_by_kernel(either):
     """The recording fails, says so once, and leaves the GPU as it was: other steps are recorded."""
     values, batches = [], captured_step.batches(6)
     for capture in (True, False):
-        step = captured_step.make(either, captured_step.Waiting(), capture=capture)
+        step = captured_step.make(either, refusals.Waiting(), capture=capture)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             values.append([float(step(x, y)) for x, y in batches])

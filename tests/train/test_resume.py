@@ -234,6 +234,14 @@ def test_a_step_that_is_broken_off_is_not_kept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_numbers_of_numpy_are_kept(tmp_path):
+    one = trainer(optim.SGD(np.float32(0.125)), seed=np.int64(3))
+    fit(one, epochs=1, callbacks=[Checkpoint(tmp_path)])
+    two = trainer(optim.SGD(np.float32(0.125)), seed=np.int64(3))
+    fit(two, epochs=2, resume=tmp_path)
+    assert len(two.history) == 2
+
+
 def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
     from gpunet.train.checkpoint import newest
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class StopOnNaN(Callback):
     """Ends a run whose loss or weights are no longer finite, and says where that began.
 
-    The weights are set back to those before that step, so that the model is as it was. The step is done again on them
-    to find the first tensor that is not finite: a layer's output in forward order, the loss, a gradient in backward
-    order, or the updated weights.
+    Weights and the optimizer's state are set back to those before that step, so that the model is as it was. The step
+    is done again on them to find the first tensor that is not finite: a layer's output in forward order, the loss, a
+    gradient in backward order, or the updated weights.
 
     Costs a synchronisation and a copy of the weights in each step: for finding out, not for every run.
     Raises     NotFiniteError: at the end of the step; it names step, layer and tensor.
@@ -41,6 +41,8 @@ class StopOnNaN(Callback):
         model.set_weights(self._weights)
         where = first_not_finite(run)
         model.set_weights(self._weights)  # running statistics have seen the batch again
+        if self._optimizer is not None:
+            run.step.optimizer.set_state(self._optimizer)
         raise NotFiniteError(
             f"step {run.step.steps - 1}: {where}. The weights are those before this step. Try a smaller learning rate, "
             "clip_norm=1.0, or look for such numbers in the data."
@@ -48,6 +50,7 @@ class StopOnNaN(Callback):
 
     def _keep(self, run: Run) -> None:
         self._weights = run.step.model.get_weights()
+        self._optimizer = run.step.optimizer.get_state() if run.step.steps else None
 
 
 def first_not_finite(run: Run) -> str:

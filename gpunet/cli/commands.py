@@ -106,6 +106,8 @@ def train(
             runs.create(folder, options | {"problem": problem.to_dict()})
         callbacks += [JsonlLog(folder / runs.HISTORY), Checkpoint(folder / runs.CHECKPOINTS)]
     begun = runs.checkpoint_of(folder) if resume and folder else None
+    if folder is not None and resume and begun is None:
+        (folder / runs.HISTORY).unlink(missing_ok=True)  # a line of an epoch that comes again
     print(f"{problem}; {len(x)} samples to train on, {len(x_test)} to test", file=sys.stderr)
     start = time.perf_counter()
     try:

@@ -12,7 +12,7 @@ from gpunet.cli.problem import Problem
 from gpunet.errors import FileError
 from gpunet.io import load
 from gpunet.layers.sequential import Sequential
-from gpunet.train.checkpoint import SUFFIX, newest
+from gpunet.train.checkpoint import in_order, newest
 
 MODEL, CONFIG, HISTORY, CHECKPOINTS = "model.safetensors", "config.json", "history.jsonl", "checkpoints"
 OPTIONS = (
@@ -73,10 +73,11 @@ def checkpoint_of(path: Path) -> Path | None:
     Raises
         FileError: there were some, by its history.
     """
-    if any((path / CHECKPOINTS).glob(f"step-*{SUFFIX}")):
+    if in_order(path / CHECKPOINTS):
         return newest(path / CHECKPOINTS)
     history = path / HISTORY
-    if history.is_file() and history.read_text().strip():
+    lines = history.read_text(errors="replace").splitlines() if history.is_file() else []
+    if len(lines) > 1 or (path / MODEL).exists():  # a kill can come between the first line and its checkpoint
         raise FileError(f"the checkpoints of {path} are gone. Restore them, or train anew in another folder.")
     return None
 

@@ -145,6 +145,13 @@ class Optimizer:
         Raises
             ArgumentError: something is missing.   ShapeError: an array of another shape. Nothing is changed then.
         """
+        targets, store = self.check_state(state), self._prepared()
+        with store.backend.scope():
+            for name, target in targets.items():
+                target[...] = store.backend.asarray(state[name], store.dtype)
+
+    def check_state(self, state: Mapping[str, Any]) -> dict[str, Array]:
+        """Where each part of a state belongs; refuses what ``set_state`` refuses."""
         store = self._prepared()
         targets = {f"{slot}/{p.name}": store.view(self.state[slot], p) for slot in self.state for p in store.parameters}
         targets["t"] = self._t
@@ -157,9 +164,7 @@ class Optimizer:
                 raise ShapeError(
                     f"'{name}' has shape {tuple(target.shape)}, but got {host().asarray(state[name]).shape}."
                 )
-        with store.backend.scope():
-            for name, target in targets.items():
-                target[...] = store.backend.asarray(state[name], store.dtype)
+        return targets
 
     def detach(self) -> None:
         """Forget the model and all state."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gpunet.train.run import Run
 
 SUFFIX = ".checkpoint"
+KEYS = "learning_rate", "steps", "updates", "history", "first", "losses", "shares", "stopped", "callbacks"
+"""Of the content, besides what is compared."""
 
 
 def save(run: Run, path: Any) -> None:
@@ -87,6 +89,13 @@ class SavedRun:
         self._compare("seed", content["seed"], step.seed)
         self._compare("precision", bool(self._part("loss_scale")), step.loss_scale is not None)
         self._compare("plan", content["plan"], run.plan)
+        if missing := [name for name in KEYS if name not in content]:
+            raise KeyError(missing[0])
+        if missing := sorted(set(step.model.get_weights()) - set(self._part("weights"))):
+            raise KeyError(missing[0])
+        step.optimizer.check_state(self._part("optimizer"))
+        if step.loss_scale is not None and set(self._part("loss_scale")) != set(step.loss_scale.get_state()):
+            raise KeyError("loss_scale")
         step.model.set_weights(self._part("weights"))
         step.optimizer.set_state(self._part("optimizer"))
         step.optimizer.updates, step.steps = content["updates"], content["steps"]
@@ -132,9 +141,15 @@ def newest(path: Any) -> Path:
     return found[-1]
 
 
+def steps_of(path: Path) -> int:
+    """The number in a checkpoint's name."""
+    return int(path.name.removeprefix("step-").removesuffix(SUFFIX))
+
+
 def in_order(folder: Path) -> list[Path]:
-    """The checkpoints of a folder by their steps, of which the name has eight digits or more."""
-    return sorted(folder.glob(f"step-*{SUFFIX}"), key=lambda path: (len(path.name), path.name))
+    """The checkpoints of a folder by their steps; files that a user named otherwise are none of them."""
+    numbered = [path for path in folder.glob(f"step-*{SUFFIX}") if path.name[5 : -len(SUFFIX)].isdecimal()]
+    return sorted(numbered, key=steps_of)
 
 
 def _difference(saved: Any, given: Any) -> str:

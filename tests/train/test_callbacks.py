@@ -122,7 +122,7 @@ def test_the_log_has_a_line_an_epoch(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 2), (2, 4), (3, 6)]
     assert [line["loss"] for line in lines] == t.history["loss"]
-    with pytest.raises(FileError, match=r"the log .* cannot be written: .*Choose a file in a folder that is there"):
+    with pytest.raises(FileError, match=r"the log .* cannot be written: choose a file in a folder that is there"):
         t.fit(X, Y, callbacks=[JsonlLog(tmp_path / "no" / "log")], verbose=0)
 
 
@@ -139,6 +139,34 @@ def test_the_log_has_a_line_an_epoch(tmp_path):
 def test_bad_options_are_refused(make, message):
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+def test_the_log_of_another_run_stays(tmp_path):
+    """Also where another callback refuses the run."""
+    (tmp_path / "log").write_text('{"epoch": 1}\n')
+    with pytest.raises(FileError, match=r"log is the log of another run\. Choose another file, or resume that run"):
+        trainer().fit(X, Y, callbacks=[JsonlLog(tmp_path / "log")], verbose=0)
+    t = trainer()
+    t.fit(X, Y, callbacks=[JsonlLog(tmp_path / "mine")], verbose=0)
+    before = (tmp_path / "mine").read_bytes()
+    t.optimizer.learning_rate = schedules.Constant(0.1)
+    with pytest.raises(ArgumentError, match="ReduceOnPlateau sets the learning rate"):
+        t.fit(X, Y, callbacks=[JsonlLog(tmp_path / "mine"), ReduceOnPlateau("loss")], verbose=0)
+    assert (tmp_path / "mine").read_bytes() == before
+    assert (tmp_path / "log").read_text() == '{"epoch": 1}\n'
+
+
+def test_a_callback_that_is_used_again_for_another_model_begins_anew():
+    stopping, reduce = EarlyStopping("loss", patience=1), ReduceOnPlateau("loss", patience=1)
+    first = trainer(0.5)
+    first.fit(X, Y, epochs=20, callbacks=[stopping, reduce], verbose=0)
+    second, alone = trainer(0.01, seed=4), trainer(0.01, seed=4)
+    second.fit(X, Y, epochs=5, callbacks=[stopping, reduce], verbose=0)
+    alone.fit(
+        X, Y, epochs=5, callbacks=[EarlyStopping("loss", patience=1), ReduceOnPlateau("loss", patience=1)], verbose=0
+    )
+    assert second.history.epochs == alone.history.epochs
+    assert all(np.array_equal(w, alone.model.get_weights()[n]) for n, w in second.model.get_weights().items())
 
 
 # ---- StopOnNaN

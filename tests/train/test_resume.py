@@ -234,6 +234,21 @@ def test_a_step_that_is_broken_off_is_not_kept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_going_on_from_an_older_one_leaves_the_newer_ones_behind(tmp_path):
+    one, two, three, whole = (trainer() for _ in range(4))
+    with pytest.raises(Stop):
+        fit(one, callbacks=[Checkpoint(tmp_path, every_steps=1, keep_last=9), StopAt(9)])
+    older = tmp_path / "step-00000005.checkpoint"
+    with pytest.raises(Stop):
+        fit(two, callbacks=[Checkpoint(tmp_path, every_steps=1, keep_last=2), StopAt(7)], resume=older)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[:4] == [f"abandoned-0000000{n}.checkpoint" for n in (6, 7, 8, 9)]
+    assert names[4:] == ["step-00000006.checkpoint", "step-00000007.checkpoint"]
+    fit(three, resume=tmp_path)
+    fit(whole)
+    assert everything(three) == everything(whole)
+
+
 def test_numbers_of_numpy_are_kept(tmp_path):
     one = trainer(optim.SGD(np.float32(0.125)), seed=np.int64(3))
     fit(one, epochs=1, callbacks=[Checkpoint(tmp_path)])

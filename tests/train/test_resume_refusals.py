@@ -75,6 +75,21 @@ def test_a_built_model_keeps_its_weights_after_a_refusal(folder):
     assert all(np.array_equal(w, before[name]) for name, w in one.model.get_weights().items())
 
 
+@pytest.mark.parametrize("lost", ["updates", "stopped", "callbacks", "optimizer/t", "weights/0.bias"])
+def test_what_is_missing_is_found_before_anything_changes(lost, folder):
+    path = max(folder.glob("step-*"))
+    content, arrays = files.read(path, "checkpoint", 1)
+    (content if lost in content else arrays).pop(lost)
+    files.write(path, "checkpoint", 1, content, arrays)
+    one = trainer()
+    one.model.build((4,), device="cpu", seed=9)
+    before = one.model.get_weights()
+    with pytest.raises(FileError, match="does not fit this run"):
+        fit(one, resume=path)
+    assert all(np.array_equal(w, before[name]) for name, w in one.model.get_weights().items())
+    assert len(one.history) == 0
+
+
 def test_what_is_no_checkpoint_is_refused(folder, tmp_path):
     one = trainer()
     with pytest.raises(FileError, match=r"nowhere cannot be read: it does not exist\. Check the path"):

@@ -38,6 +38,22 @@ class Callback:
         """Continue from what ``state`` returned."""
 
 
+class Remembering(Callback):
+    """Base of callbacks that compare epochs: used again for another model, they begin anew."""
+
+    _of: Any = None
+
+    def on_begin(self, run: Run) -> None:
+        """Forget what was of another model."""
+        if self._of is not None and self._of is not run.step:
+            self.reset()
+        self._of = run.step
+
+    def reset(self) -> None:
+        """As it was made."""
+        raise NotImplementedError(f"{type(self).__name__} does not define reset")
+
+
 class Monitor:
     """Watches one figure of the epochs.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import ArgumentError, FileError
 from gpunet.train.callbacks.callback import Callback, Monitor
-from gpunet.train.checkpoint import SUFFIX, in_order, save, stale
+from gpunet.train.checkpoint import SUFFIX, in_order, save, stale, steps_of
 from gpunet.train.interrupt import Stopped
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Checkpoint(Callback):
     keep_best     a figure such as "val_loss": the best epoch stays, as best.checkpoint
     Raises        ArgumentError: a number < 1, or nothing is to be written.   FileError: the folder cannot be used.
 
+    Going on from an older one renames the newer ones to abandoned-…
     Each file is written whole or not at all; a kill at any moment leaves the ones before. Ctrl-C writes one, too.
     """
 
@@ -58,11 +59,14 @@ class Checkpoint(Callback):
             raise FileError(f"the folder {self.folder} cannot be made: {error}. Choose another.") from error
         for path in stale(self.folder):
             path.unlink(missing_ok=True)
-        if run.step.steps == 0 and any(self.folder.glob(f"step-*{SUFFIX}")):
+        if run.step.steps == 0 and in_order(self.folder):
             raise FileError(
                 f"there are checkpoints of another run in {self.folder}. Go on with it by resume={str(self.folder)!r}, "
                 "or choose an empty folder."
             )
+        for path in in_order(self.folder):
+            if steps_of(path) > run.step.steps:  # of a run that went on from here before: resume must not find it
+                path.rename(path.with_name(path.name.replace("step-", "abandoned-")))
 
     def on_step(self, run: Run) -> None:
         """Every so many steps."""

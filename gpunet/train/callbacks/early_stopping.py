@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import ArgumentError
-from gpunet.train.callbacks.callback import Callback, Monitor
+from gpunet.train.callbacks.callback import Monitor, Remembering
 
 if TYPE_CHECKING:
     from gpunet.train.run import Run
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(Remembering):
     """Stops when a figure has not become better for some epochs, and restores the weights of the best one.
 
     monitor, min_delta, mode  the figure, what counts as better, and the direction: "min", "max" or "auto"
@@ -27,6 +27,11 @@ class EarlyStopping(Callback):
         if not patience >= 1:
             raise ArgumentError(f"EarlyStopping needs patience >= 1, but got {patience!r}. 5 is usual.")
         self.patience, self.monitor = patience, Monitor(monitor, min_delta, mode)
+        self.reset()
+
+    def reset(self) -> None:
+        """Before the first epoch."""
+        self.monitor.best = None
         self.waited, self.best_weights = 0, dict[str, Any]()
 
     def on_epoch(self, run: Run, record: dict[str, float]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import ArgumentError
-from gpunet.train.callbacks.callback import Callback, Monitor
+from gpunet.train.callbacks.callback import Monitor, Remembering
 
 if TYPE_CHECKING:
     from gpunet.train.run import Run
 
 
-class ReduceOnPlateau(Callback):
+class ReduceOnPlateau(Remembering):
     """Multiplies the learning rate by a factor when a figure has not become better for some epochs.
 
     monitor, min_delta, mode  the figure, what counts as better, and the direction: "min", "max" or "auto"
@@ -42,11 +42,16 @@ class ReduceOnPlateau(Callback):
 
     def on_begin(self, run: Run) -> None:
         """Refuse a learning rate that has a course of its own."""
+        super().on_begin(run)
         if callable(run.step.optimizer.learning_rate):
             raise ArgumentError(
                 f"ReduceOnPlateau sets the learning rate, but that is {run.step.optimizer.learning_rate!r}. "
                 "Use a number."
             )
+
+    def reset(self) -> None:
+        """Before the first epoch."""
+        self.monitor.best, self.waited = None, 0
 
     def on_epoch(self, run: Run, record: dict[str, float]) -> None:
         """Wait, or reduce."""

@@ -53,11 +53,11 @@ class Arrays:
     def split(self, fraction: float, seed: int) -> tuple[Arrays, Arrays]:
         """(training part, validation part), as the function ``split``."""
         if not 0 < fraction < 1:
-            raise ArgumentError(f"validation_split must be in (0, 1), but got {fraction!r}.")
+            raise ArgumentError(f"the fraction to hold out (validation_split) must be in (0, 1), but got {fraction!r}.")
         n = max(1, round(self.samples * fraction))
         if n >= self.samples:
             raise ArgumentError(
-                f"{self.samples} samples cannot be split with validation_split={fraction}. Use more samples."
+                f"{self.samples} samples cannot be split so that a fraction {fraction} is held out. Use more samples."
             )
         order = host().permutation(seed, "validation split", self.samples)
         return Arrays(*self.arrays, rows=order[n:]), Arrays(*self.arrays, rows=order[:n])

@@ -106,6 +106,13 @@ def test_files_that_are_none(tmp_path):
         gn.load(path)
 
 
+def test_types_that_numpy_does_not_know_are_refused(tmp_path):
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode().ljust(72)
+    (tmp_path / "m").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(FileError, match=r"has a type of numbers that NumPy does not know: .*float8.*Store float32"):
+        gn.load(tmp_path / "m")
+
+
 def test_a_truncated_or_altered_file_is_refused_wherever_it_was_hit(tmp_path):
     path = tmp_path / "m"
     gn.save(small(), path)

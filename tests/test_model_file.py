@@ -132,6 +132,15 @@ def test_a_layer_that_could_not_be_made_anew_is_not_saved(tmp_path):
         gn.save(model, tmp_path / "m")
 
 
+def test_a_function_that_is_no_initializer_is_not_saved(tmp_path):
+    @dataclass(eq=False, kw_only=True, repr=False)
+    class Applied(layers.Tanh):
+        function: object = abs
+
+    with pytest.raises(ArgumentError, match=r"has function=<built-in function abs>, a builtin_.*cannot hold"):
+        gn.save(layers.Sequential(Applied()).build((2,), device="cpu"), tmp_path / "m")
+
+
 def test_files_can_be_read_by_whom_the_umask_lets(tmp_path):
     before = os.umask(0o027)
     try:

@@ -51,6 +51,8 @@ class ArrayAPIBackend:
             raise ArrayError(f"{self.name} cannot make an array of this {type(x).__name__}: {error}") from None
         if array.dtype.kind not in "biuf" and array.dtype.name not in HALF:
             raise self.no_numbers(array)
+        if not array.dtype.isnative:  # files of other machines
+            array = array.astype(array.dtype.newbyteorder("="))
         with np.errstate(all="ignore"):  # too large for a narrow type is infinite
             return array if dtype is None else array.astype(numpy_type(dtype), copy=False)
 

@@ -48,6 +48,8 @@ class HostMixin:
             raise FileError(
                 f"{path} is no .safetensors file, or not whole: {error}. Restore it, or save it anew."
             ) from None
+        except (AttributeError, TypeError) as error:  # safetensors has no words for types that NumPy lacks
+            raise FileError(f"{path} has a type of numbers that NumPy does not know: {error}. Store float32.") from None
 
     def save_tensors(self, path: Any, metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> None:
         """Write a temporary file beside it, wait until the disk has it, and give it the name."""

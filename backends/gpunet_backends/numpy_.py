@@ -52,8 +52,8 @@ class NumpyBackend(HostMixin, ArrayAPIBackend):
         return type(x) is np.ndarray
 
     def asarray(self, x: Any, dtype: str | None = None) -> Array:
-        """Host array, number, list, or another library's array on the CPU -> NumPy array; arrays are not copied."""
-        if type(x) is np.ndarray and (dtype is None or dtype_name(x.dtype) == dtype):
+        """Host array, number, list, or another library's array on the CPU -> NumPy array; not copied where it fits."""
+        if type(x) is np.ndarray and x.dtype.isnative and (dtype is None or dtype_name(x.dtype) == dtype):
             return x
         return self.host_array(x, dtype)
 

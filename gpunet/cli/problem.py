@@ -25,6 +25,13 @@ class Problem:
     """
 
     def __init__(self, task: str, outputs: int, scales: dict[str, Any]):
+        if (
+            task not in TASKS
+            or not isinstance(outputs, int)
+            or not isinstance(scales, dict)
+            or set(scales) != {"x", "y"}
+        ):
+            raise ValueError("the problem has another form")  # of a config that was changed
         self.task, self.outputs, self.scales = task, outputs, scales
 
     @classmethod
@@ -66,6 +73,8 @@ class Problem:
         width = math.prod(y.shape[1:])
         if width != (self.outputs if self.task == "numbers" else 1):
             raise ArgumentError(f"{name}: the targets of the test data have shape {y.shape}, unlike those of training.")
+        if self.task != "numbers" and not bool((y == host().xp.round(y)).all()):
+            raise ArgumentError(f"{name}: the labels of the test data are not whole numbers.")
         if self.task != "numbers" and not 0 <= y.min() <= y.max() < max(self.outputs, 2):
             raise ArgumentError(f"{name}: the test data have labels from {y.min()} to {y.max()}, training has fewer.")
 

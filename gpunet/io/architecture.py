@@ -64,7 +64,7 @@ def _value(value: Any, where: str, seen: dict[int, int]) -> Any:
     name = type(value).__name__
     if getattr(initializers, name, None) is type(value) and is_dataclass(value):
         return {"initializer": name, "config": {f.name: getattr(value, f.name) for f in fields(value)}}
-    if callable(value):
+    if callable(value) and where.endswith("_init"):
         return {"function": str(getattr(value, "__name__", name))}
     raise ArgumentError(
         f"{where}={value!r}, a {name}, which a model file cannot hold. "

@@ -113,7 +113,8 @@ class CrossEntropy(Loss):
         if self.class_weights is None:
             return float(labels.size)
         xp = host().xp
-        return float(xp.sum(xp.take(xp.asarray(self.class_weights), labels.reshape(-1))))
+        known = labels[(labels >= 0) & (labels < len(self.class_weights))]  # the loss of others is NaN
+        return float(xp.sum(xp.take(xp.asarray(self.class_weights), known)))
 
     def check_operand(self, prediction: Array, operand: Array) -> None:
         """Labels must have the logits' leading axes, probabilities all of them."""

@@ -173,6 +173,9 @@ class Optimizer:
     def _prepared(self) -> ParameterStore:
         if self._store is None:
             raise NotBuiltError(f"this {type(self).__name__} has no state yet. Call optimizer.prepare(model) first.")
+        if self._version != self._store.version:  # parameters were frozen or thawed since
+            with self._store.backend.scope():
+                self._lay_out(self._store)
         return self._store
 
     def guarded(self, xp: Any, p: Array, g: Array, *rest: Array) -> tuple[Array, ...]:

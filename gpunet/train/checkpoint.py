@@ -84,7 +84,8 @@ class SavedRun:
         step, content = run.step, self.content
         with step.backend.scope():
             step.optimizer.prepare(step.model)
-        self._compare("model", content["architecture"], architecture(step.model))
+        saved, given = content["architecture"], architecture(step.model)
+        self._compare("model", saved | {"frozen": ()}, given | {"frozen": ()})  # callbacks may thaw: it is a state
         self._compare("optimizer", content["optimizer"], describe(run))
         self._compare("seed", content["seed"], step.seed)
         self._compare("precision", bool(self._part("loss_scale")), step.loss_scale is not None)
@@ -96,6 +97,9 @@ class SavedRun:
         step.optimizer.check_state(self._part("optimizer"))
         if step.loss_scale is not None and set(self._part("loss_scale")) != set(step.loss_scale.get_state()):
             raise KeyError("loss_scale")
+        for p in step.model.store.parameters:
+            if p.trainable == (p.name in saved["frozen"]):
+                step.model.freeze(p.name, frozen=p.trainable)
         step.model.set_weights(self._part("weights"))
         step.optimizer.set_state(self._part("optimizer"))
         step.optimizer.updates, step.steps = content["updates"], content["steps"]

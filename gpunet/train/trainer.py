@@ -10,7 +10,7 @@ from gpunet import layers
 from gpunet import metrics as metric_functions
 from gpunet.backend import Backend, host
 from gpunet.data import Arrays, Batches
-from gpunet.errors import ArgumentError, GpunetError, NotBuiltError
+from gpunet.errors import ArgumentError, NotBuiltError
 from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 from gpunet.losses.loss import check_sample_weight
@@ -57,6 +57,7 @@ class Trainer:
         self.history = History()
         self._step: TrainStep | None = None
         self._run: Run | None = None
+        self._trained = False  # has the present fit done a step?
 
     def fit(
         self,
@@ -105,33 +106,42 @@ class Trainer:
                 raise ArgumentError("validation_split needs arrays. Give validation_data for batches.")
             data, held_out = data.split(validation_split, self.seed)
         elif validation_data is not None:
-            held_out = self._data(*validation_data if isinstance(validation_data, tuple) else (validation_data,))
-        unbuilt = self.model.built is None
-        run = Run(self._prepared(data, held_out), callbacks=callbacks, history=self.history)
-        run.plan |= {"data": data.described(), "batch size": batch_size if isinstance(data, Arrays) else None}
-        if saved is not None:
-            try:
+            given = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+            if len(given) > 3:
+                raise ArgumentError(f"validation_data is (x, y) or (x, y, sample_weight), but has {len(given)} parts.")
+            held_out = self._data(*given)
+        unbuilt, self._trained = self.model.built is None, False
+        try:
+            run = Run(self._prepared(data, held_out), callbacks=callbacks, history=self.history)
+            run.plan |= {"data": data.described(), "batch size": batch_size if isinstance(data, Arrays) else None}
+            if saved is not None:
                 saved.restore(run)
-            except GpunetError:
-                if unbuilt:
-                    self._forget()
-                raise
-        self._run = run
-        with run, Interrupts() as interrupts:
-            last, total = run.first + epochs, data.samples
-            with Progress(last, None if total is None else (last - run.epoch) * total, bool(verbose)) as progress:
-                while run.epoch < last and not run.stopped:
-                    for batch in data.shuffled(batch_size, self.seed, run.epoch, skip=run.batches):
-                        run.after_step(run.step(*batch), batch)
-                        progress.advance(len(batch[0]))
-                        interrupts.check()
-                        if run.stopped:
-                            break
-                    record = self._figures(run, data, held_out)
-                    run.after_epoch(record)
-                    progress.epoch_done(run.epoch, record)
-                    interrupts.check()
+            self._run = run
+            self._train(run, data, held_out, run.first + epochs, batch_size, bool(verbose))
+        except Exception:
+            if unbuilt and not self._trained:
+                self._forget()  # the model is as it was
+            raise
         return self.history
+
+    def _train(self, run: Run, data: Data, held_out: Data | None, last: int, batch_size: int, verbose: bool) -> None:
+        """The loop over epochs and batches."""
+        total = None if data.samples is None else (last - run.epoch) * data.samples
+        with run, Interrupts() as interrupts, Progress(last, total, verbose) as progress:
+            while run.epoch < last and (run.batches or not run.stopped):
+                rest = data.shuffled(batch_size, self.seed, run.epoch, skip=run.batches)
+                for batch in () if run.stopped else rest:  # it was stopped, and a checkpoint written in this epoch
+                    loss = run.step(*batch)
+                    self._trained = True
+                    run.after_step(loss, batch)
+                    progress.advance(len(batch[0]))
+                    interrupts.check()
+                    if run.stopped:
+                        break
+                record = self._figures(run, data, held_out)
+                run.after_epoch(record)
+                progress.epoch_done(run.epoch, record)
+                interrupts.check()
 
     def save_checkpoint(self, path: Any) -> None:
         """Write where the last ``fit`` stands, to go on by ``fit(resume=path)``.
@@ -144,7 +154,10 @@ class Trainer:
         checkpoint.save(self._run, path)
 
     def evaluate(self, x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, float]:
-        """{"loss": ..., metric: ...} on host arrays, or on something that yields batches; without dropout."""
+        """{"loss": ..., metric: ...} on host arrays, or on something that yields batches; without dropout.
+
+        Figures are those of the whole, so all outputs and targets are in the host's memory at once.
+        """
         return self._evaluate(self._data(x, y, sample_weight))
 
     def predict(self, x: Any, *, batch_size: int = 256) -> Any:
@@ -178,6 +191,8 @@ class Trainer:
         for x, *others in data.in_order(256):
             outputs.append(self.model.predict(x))
             rest.append(others)
+        if len({len(others) for others in rest}) > 1:
+            raise ArgumentError("some batches have a sample_weight and others have none. Give all of them one: ones.")
         concatenate = host().xp.concatenate
         y, *weight = (concatenate([host().asarray(part) for part in parts]) for parts in zip(*rest, strict=True))
         return metric_functions.evaluate(concatenate(outputs), y, self.loss, self.metrics, *weight)
@@ -194,21 +209,13 @@ class Trainer:
         return Arrays(*_on_host(x, y, sample_weight))
 
     def _prepared(self, data: Data, held_out: Data | None) -> TrainStep:
-        """The step; builds the model if that was not done. Data that do not fit leave it unbuilt."""
-        unbuilt, arrays = (
-            self.model.built is None,
-            [part.arrays for part in (data, held_out) if isinstance(part, Arrays)],
-        )
-        if unbuilt:
+        """The step; builds the model if that was not done."""
+        if self.model.built is None:
             first = data.arrays if isinstance(data, Arrays) else data.first()
             self.model.build(host().asarray(first[0]).shape[1:], device=self.device, seed=self.seed, dtype=self.dtype)
-        try:
-            for given in arrays:
-                self._check(*given)
-        except GpunetError:
-            if unbuilt:
-                self._forget()
-            raise
+        for part in (data, held_out):
+            if isinstance(part, Arrays):
+                self._check(*part.arrays)
         if self._step is None:
             self._step = TrainStep(self.model, self.loss, self.optimizer, seed=self.seed, **self.options)
         return self._step
@@ -217,7 +224,8 @@ class Trainer:
         """Leave a model unbuilt that was so before, and the optimizer without it."""
         self.model.detach()
         self.optimizer.detach()
-        self._step = None
+        self._step = self._run = None
+        self.history.epochs.clear()  # what a checkpoint brought
 
     def _check(self, x: Any, y: Any, sample_weight: Any = None) -> None:
         """Refuse inputs, targets and weights that do not fit the model."""

@@ -109,3 +109,7 @@ def test_as_many_class_weights_as_classes(cpu):
         loss(np.zeros((5, 3)), np.zeros(5, np.int32))
     with pytest.raises(ShapeError, match=r"has 2 class_weights, but got logits \(3,\)"):
         loss.check_targets(np.array([0, 1]), (3,))
+
+
+def test_labels_without_a_class_do_not_break_the_share():
+    assert losses.CrossEntropy(class_weights=[1.0, 2.0]).share(np.array([0, 1, 1, 2, -1])) == 5.0

@@ -63,6 +63,18 @@ def test_state_of_groups_moves_with_their_parameters(backend):
     assert all(error(moved[name], value) <= 1e-14 for name, value in plain.items())
 
 
+def test_state_that_is_read_or_written_after_freezing_is_that_of_its_parameter(backend):
+    optimizer, model = optim.Adam(0.05), model_on(backend)
+    TrainStep(model, losses.CrossEntropy(), optimizer)(X, Y)
+    before = optimizer.get_state()
+    model.freeze("0.*")
+    after = optimizer.get_state()
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+    model.freeze("0.*", frozen=False)
+    optimizer.set_state({name: value + 1 for name, value in before.items()})
+    assert all(np.array_equal(optimizer.get_state()[name], value + 1) for name, value in before.items())
+
+
 def test_one_pass_a_group(fakegpu):
     """Whatever the number of parameters: the store lays a group out together."""
     gpu = fakegpu()

@@ -202,6 +202,28 @@ def test_bad_inputs_are_found():
     assert "the input is not finite" in stopped(layers.Sequential(layers.Dense(2)), x, Y)
 
 
+def test_bad_targets_are_found():
+    y = X[:, :1].copy()
+    y[3] = np.inf
+    assert "the target is not finite" in stopped(layers.Sequential(layers.Dense(1)), X, y, losses.MeanSquaredError())
+
+
+def test_running_statistics_that_overflow_are_found():
+    """Their layer's output does not, at first."""
+
+    class Overflowing(layers.BatchNorm):
+        def forward(self, x, ctx):
+            if ctx.training:
+                self._states[0].value[...] = np.inf
+            return x, None
+
+        def backward(self, dy, saved, ctx):
+            return dy
+
+    model = layers.Sequential(layers.Dense(3), Overflowing(name="norm"), layers.Dense(2))
+    assert "'norm.running_mean' is not finite, though the layers' outputs are" in stopped(model, X, Y)
+
+
 def test_an_infinite_gradient_of_a_finite_loss_is_named():
     class Steep(layers.Tanh):
         def derivative(self, xp, dy, x, y):

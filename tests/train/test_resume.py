@@ -2,67 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import numpy as np
 import pytest
-from kit import draw
+from training_runs import OPTIMIZERS, Stop, StopAt, X, Y, everything, fit, trainer
 
-import gpunet as gn
-from gpunet import layers, losses, optim, schedules
+from gpunet import optim
 from gpunet.errors import NotBuiltError
 from gpunet.io import files
 from gpunet.train.callbacks import Callback, Checkpoint, EarlyStopping, JsonlLog, ReduceOnPlateau
-
-X = draw(0, 70, 4).astype(np.float32)
-Y = (X[:, 0] > X[:, 1]).astype(np.int64)
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(Callback):
-    """Ends the run by an error after so many steps, as a crash would."""
-
-    def __init__(self, steps):
-        self.steps = steps
-
-    last = True
-
-    def on_step(self, run):
-        if run.step.steps == self.steps:
-            raise Stop
-
-
-OPTIMIZERS = {
-    "sgd": lambda: optim.SGD(0.1, momentum=0.9),
-    "adam": lambda: optim.Adam(schedules.Cosine(0.05, steps=60)),
-    "nadam": lambda: optim.NAdam(0.02, groups={"*.bias": {"weight_decay": 0.1, "learning_rate": 0.01}}),
-    "function": lambda: optim.RAdam(lambda step: 0.05 / (1 + step)),
-}
-
-
-def trainer(optimizer="adam", seed=3, dtype="float32", **options):
-    model = layers.Sequential(layers.Dense(8), layers.BatchNorm(), layers.ReLU(), layers.Dropout(0.2), layers.Dense(2))
-    chosen = OPTIMIZERS[optimizer]() if isinstance(optimizer, str) else optimizer
-    return gn.Trainer(model, losses.CrossEntropy(), chosen, device="cpu", seed=seed, dtype=dtype, **options)
-
-
-def fit(one, data=(X, Y), epochs=4, **options):
-    return one.fit(*data, epochs=epochs, batch_size=16, verbose=0, **options)
-
-
-def everything(one):
-    """All bits of a run that is done."""
-    state = {name: value.tobytes() for name, value in one.model.get_weights().items()}
-    state |= {name: value.tobytes() for name, value in one.optimizer.get_state().items()}
-    return state | {
-        "history": one.history.epochs,
-        "steps": one._step.steps,
-        "rate": repr(one.optimizer.learning_rate)[:9],
-    }
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -174,30 +121,45 @@ def test_the_newest_and_the_best_stay(tmp_path):
     assert best[-1]["val_loss"] == min(one.history["val_loss"])
 
 
-def test_ctrl_c_writes_a_checkpoint_between_two_steps(tmp_path):
-    class CtrlC(Callback):
-        def on_step(self, run):
-            if run.step.steps == 7:
-                os.kill(os.getpid(), signal.SIGINT)
+def test_frozen_parameters_are_a_part_of_what_comes_back(tmp_path):
+    """A callback thaws the first layer after an epoch."""
 
-    whole, broken, resumed = (trainer() for _ in range(3))
-    fit(whole)
-    with pytest.raises(KeyboardInterrupt):
-        fit(broken, callbacks=[CtrlC(), Checkpoint(tmp_path), EarlyStopping("loss")])
-    assert broken._step.steps == 7
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    fit(resumed, resume=tmp_path)
+    class Thaw(Callback):
+        def on_epoch(self, run, record):
+            run.step.model.freeze("0.*", frozen=False)
+
+    def begun():
+        one = trainer()
+        one.model.build((4,), device="cpu", seed=3).freeze("0.*")
+        return one
+
+    whole, broken, resumed = begun(), begun(), begun()
+    fit(whole, callbacks=[Thaw()])
+    with pytest.raises(Stop):
+        fit(broken, callbacks=[Thaw(), Checkpoint(tmp_path, every_steps=1), StopAt(12)])
+    fit(resumed, callbacks=[Thaw()], resume=tmp_path)
     assert everything(resumed) == everything(whole)
+    assert all(p.trainable for p in resumed.model.store.parameters)
 
 
-def test_a_second_ctrl_c_does_not_wait():
-    from gpunet.train.interrupt import Interrupts
+def test_an_epoch_that_a_callback_stopped_is_recorded_after_a_kill(tmp_path):
+    class StopInEpoch(Callback):
+        def on_step(self, run):
+            run.stopped = run.step.steps == 7
 
-    with Interrupts() as interrupts:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interrupts.asked
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+        def on_epoch(self, run, record):
+            if killed and run.step.steps == 7:
+                raise Stop
+
+    one, two = trainer(), trainer()
+    killed = True
+    with pytest.raises(Stop):
+        fit(one, callbacks=[StopInEpoch(), Checkpoint(tmp_path, every_steps=1)])
+    killed = False
+    fit(two, callbacks=[StopInEpoch(), Checkpoint(tmp_path, every_steps=1)], resume=tmp_path)
+    assert two._step.steps == 7
+    assert two.history["loss"] == one.history["loss"]
+    assert len(two.history) == 2
 
 
 def test_a_second_fit_goes_on_after_its_learning_rate_was_reduced(tmp_path):
@@ -212,26 +174,6 @@ def test_a_second_fit_goes_on_after_its_learning_rate_was_reduced(tmp_path):
     fit(two, callbacks=[reduce[2]], resume=tmp_path)
     assert everything(two) == everything(whole)
     assert two.optimizer.learning_rate < 0.1
-
-
-def test_a_step_that_is_broken_off_is_not_kept(tmp_path):
-    """Two signals within a step: its weights may be new and its number old."""
-
-    class Impatient(layers.Tanh):
-        calls = 0
-
-        def operands(self, ctx):
-            Impatient.calls += 1
-            if Impatient.calls == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-                os.kill(os.getpid(), signal.SIGINT)
-            return ()
-
-    model = layers.Sequential(layers.Dense(4), Impatient(), layers.Dense(2))
-    one = gn.Trainer(model, losses.CrossEntropy(), optim.SGD(0.1), device="cpu")
-    with pytest.raises(KeyboardInterrupt):
-        fit(one, callbacks=[Checkpoint(tmp_path)])
-    assert not list(tmp_path.iterdir())
 
 
 def test_going_on_from_an_older_one_leaves_the_newer_ones_behind(tmp_path):

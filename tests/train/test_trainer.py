@@ -7,8 +7,9 @@ import pytest
 from kit import draw
 
 import gpunet as gn
-from gpunet import data, layers, losses, metrics, optim
-from gpunet.errors import ArgumentError, ArrayError, ShapeError
+from gpunet import data, layers, losses, metrics, optim, schedules
+from gpunet.errors import ArgumentError, ArrayError, GpunetError, ShapeError
+from gpunet.train.callbacks import JsonlLog, ReduceOnPlateau
 
 X = draw(0, 50, 4).astype(np.float32)
 Y = (X[:, 0] > X[:, 1]).astype(np.int64)
@@ -90,7 +91,7 @@ def test_bad_data_are_refused_and_leave_the_model_unbuilt():
         t.fit(X, Y, batch_size=1.5)
     with pytest.raises(ArgumentError, match="validation_data or validation_split, not both"):
         t.fit(X, Y, validation_data=(X, Y), validation_split=0.1)
-    with pytest.raises(ArgumentError, match=r"validation_split must be in \(0, 1\), but got 1"):
+    with pytest.raises(ArgumentError, match=r"\(validation_split\) must be in \(0, 1\), but got 1"):
         t.fit(X, Y, validation_split=1)
     with pytest.raises(ArgumentError, match="1 samples cannot be split"):
         t.fit(X[:1], Y[:1], validation_split=0.5)
@@ -100,6 +101,47 @@ def test_bad_data_are_refused_and_leave_the_model_unbuilt():
         t.fit(X[:, :3], Y, verbose=0)
     with pytest.raises(ArgumentError, match=r"there is no metric 'speed'\. Use one of: accuracy"):
         gn.Trainer(t.model, t.loss, t.optimizer, metrics=["speed"])
+
+
+GOOD = draw(0, 8, 4).astype(np.float32), np.array([0, 1] * 4)
+REFUSED = {
+    "clip_norm": ({"clip_norm": -1}, {}, optim.SGD(0.1)),
+    "groups": ({}, {}, optim.SGD(0.1, groups={"9.*": {"weight_decay": 0.1}})),
+    "a folder": ({}, {"callbacks": [JsonlLog("/nowhere/log")]}, optim.SGD(0.1)),
+    "a schedule": ({}, {"callbacks": [ReduceOnPlateau("loss")]}, optim.SGD(schedules.Constant(0.1))),
+    "targets": ({}, {"x": [(GOOD[0], GOOD[1] + 0.5), GOOD], "y": None}, optim.SGD(0.1)),
+    "validation parts": ({}, {"validation_data": (*GOOD, np.ones(8), np.ones(8))}, optim.SGD(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_run_that_is_refused_leaves_the_model_unbuilt(name):
+    options, arguments, optimizer = REFUSED[name]
+    model = layers.Sequential(layers.Dense(2))
+    t = gn.Trainer(model, losses.CrossEntropy(), optimizer, device="cpu", **options)
+    with pytest.raises(GpunetError):
+        t.fit(**({"x": GOOD[0], "y": GOOD[1], "verbose": 0} | arguments))
+    assert model.built is None
+    gn.Trainer(model, losses.CrossEntropy(), optim.SGD(0.1), device="cpu").fit(*GOOD, verbose=0)
+
+
+def test_arrays_of_the_other_byte_order():
+    x, y = GOOD
+    two = [
+        gn.Trainer(layers.Sequential(layers.Dense(2)), losses.CrossEntropy(), optim.SGD(0.1), device="cpu")
+        for _ in range(2)
+    ]
+    two[0].fit(x, y, verbose=0)
+    two[1].fit(x.astype(">f4"), y.astype(">i8"), verbose=0)
+    assert two[0].history.epochs == two[1].history.epochs
+    assert np.array_equal(two[0].predict(x), two[1].predict(x.astype(">f8")))
+
+
+def test_batches_of_which_only_some_have_weights_are_refused():
+    t = gn.Trainer(layers.Sequential(layers.Dense(2)), losses.CrossEntropy(), optim.SGD(0.1), device="cpu")
+    t.fit(*GOOD, verbose=0)
+    with pytest.raises(ArgumentError, match=r"some batches have a sample_weight and others have none\. Give all"):
+        t.evaluate([GOOD, (*GOOD, np.ones(8))])
 
 
 def test_binary_and_regression():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base of callbacks. Three moments: after a step, after an epoch, at the end; all do nothing here.
+    """Base of callbacks. Three moments: after a step, after an epoch, at the end; and before the first. All do nothing.
 
     last  comes after the others: what it does reads theirs
     """
@@ -59,7 +59,7 @@ class Monitor:
 
     name       such as "val_loss"
     min_delta  what counts as better, at least
-    mode       "min", "max", or "auto": max for what is better when larger
+    mode       "min", "max", or "auto": max for accuracy and the like, min for all others
     """
 
     LARGER = ("accuracy", "precision", "recall", "f1", "r2", "top_")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.backend import Array
 from gpunet.errors import NotFiniteError
-from gpunet.formula import total
+from gpunet.formula import dtype_kind, total
 from gpunet.train.callbacks.callback import Callback
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class StopOnNaN(Callback):
     def on_step(self, run: Run) -> None:
         """Look at the loss and the weights."""
         model, store = run.step.model, run.step.model.store
-        wrong = float(store.fused(_not_finite)(store.values)) if store.values.shape[0] else 0.0  # synchronises
+        kept = [store.values, *(state.value for state in model.states())]
+        wrong = sum(float(store.fused(_not_finite)(values)) for values in kept if values.size)  # synchronises
         loss = float(run.losses[-1])
         if math.isfinite(loss) and not wrong:
             self._keep(run)
@@ -73,6 +74,11 @@ def first_not_finite(run: Run) -> str:
         out, saved = model.forward(x, ctx)
         if found:
             return found[0]
+        for state in model.states():
+            if look(state.value):
+                return f"'{state.name}' is not finite, though the layers' outputs are"
+        if dtype_kind(y.dtype) == "float" and look(y):
+            return "the target is not finite"
         given: Any = backend.asarray(weight[0], model.store.dtype) if weight else None
         value, dy = step.loss(out, y, sample_weight=given)
         if look(value) or look(dy):

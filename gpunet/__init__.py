@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         losses,
         metrics,
         optim,
+        parity,
         schedules,
+        testing,
         train,
     )
     from gpunet._gradcheck import gradcheck
@@ -48,8 +50,10 @@ __all__ = [
     "losses",
     "metrics",
     "optim",
+    "parity",
     "save",
     "schedules",
+    "testing",
     "train",
 ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -170,7 +171,8 @@ def place_of(x: Any) -> str | None:
 
 _lock = threading.RLock()
 _opened: dict[str, Backend] = {}
-_live: list[Backend] = []
+_live: list[weakref.ref[Backend]] = []
+"""Backends in use, oldest first. One that was made by hand goes, with its memory, when its last user does."""
 
 
 def _entry_points() -> dict[str, Any]:
@@ -186,8 +188,9 @@ def _entry_points() -> dict[str, Any]:
 
 def register(backend: Backend) -> Backend:
     """Let ``of`` find a backend that was made by hand; ``device`` does it for those it opens."""
-    if not any(known is backend for known in _live):
-        _live.append(backend)
+    _live[:] = [known for known in _live if known() is not None]
+    if not any(known() is backend for known in _live):
+        _live.append(weakref.ref(backend))
     return backend
 
 
@@ -261,8 +264,9 @@ def host() -> Host:
 
 def of(array: Array) -> Backend:
     """The newest backend that owns an array: for calls without a context, such as ``loss(out, y)``."""
-    for backend in reversed(_live):
-        if backend.owns(array):
+    for known in reversed(_live):
+        backend = known()
+        if backend is not None and backend.owns(array):
             return backend
     if host().owns(array):
         return host()

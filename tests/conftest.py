@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from functools import cache
@@ -14,20 +13,38 @@ import pytest
 import gpunet as gn
 from gpunet.backend import Backend, register
 from gpunet.errors import DeviceError
+from gpunet.testing.plugin import unusable
 from gpunet_backends.array_api import ArrayAPIBackend, open_strict, open_torch
 from gpunet_backends.numpy_ import NumpyBackend, has_jit
 
 array_api_strict.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False)
 
 
+pytest_plugins = ["pytester"]
 KERNELS = re.compile(r"test_(cuda_|cublas_|captured_|numba_(formulas|math)|random_graphs)")
 """Files about generated sources and what runs them, the same whatever is installed around them."""
+REQUIRED: set[str] = set()
+"""Backends that must not be skipped, by --gpunet-require."""
 
 
-def pytest_collection_modifyitems(items):
+def pytest_configure(config):
+    REQUIRED.update(config.option.gpunet_require)
+
+
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if KERNELS.match(item.path.name):
             item.add_marker("kernels")
+    if others := OPENERS.keys() - config.option.gpunet_device if config.option.gpunet_device else set():
+        left_out = [item for item in items if others & set(map(str, parameters(item)))]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def parameters(item):
+    """The backends that a test was made for."""
+    values = item.callspec.params if hasattr(item, "callspec") else {}
+    return [values[name] for name in ("backend", "device") if name in values]
 
 
 class ReadOnlyNumpy(NumpyBackend):
@@ -80,15 +97,19 @@ def require(name: str) -> Backend:
     """The backend, or a skip that names the reason; GPUNET_REQUIRE_CUDA=1 makes a missing GPU a failure, and so on."""
     backend = opened(name)
     if isinstance(backend, str):
-        if os.environ.get(f"GPUNET_REQUIRE_{name.upper()}") == "1":
-            pytest.fail(f"GPUNET_REQUIRE_{name.upper()}=1, but {backend}")
-        pytest.skip(f"not run on {name}: {backend}")
+        unusable(name, backend, REQUIRED)
     return backend
 
 
 @pytest.fixture(params=[pytest.param(n, marks=pytest.mark.cuda if n == "cuda" else ()) for n in OPENERS])
 def backend(request) -> Backend:
     """Every backend in turn."""
+    return require(request.param)
+
+
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.cuda if n == "cuda" else ()) for n in OPENERS])
+def device(request) -> Backend:
+    """The same for suites, instead of the devices of an installation."""
     return require(request.param)
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from layer_specs import LAYERS as LAYERS
 from loss_specs import LOSSES as LOSSES
 from optimizer_specs import OPTIMIZERS as OPTIMIZERS
-from spec import LayerSpec
 
 from gpunet import layers
 from gpunet.backend import Backend
+from gpunet.testing.rig import Rig, batch
+from gpunet.testing.specs import Case
 
 EPS = {"float32": np.finfo(np.float32).eps, "float64": np.finfo(np.float64).eps}
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
@@ -37,21 +38,15 @@ def draw(seed: int, *shape: int) -> np.ndarray:
     return np.where(np.abs(x) < 1e-2, 1e-2, x)
 
 
-def inputs(spec: LayerSpec) -> np.ndarray:
+def inputs(case: Case) -> np.ndarray:
     """A batch for a layer: normal numbers, or indices for one that takes those."""
-    entries = spec.make().indices()
-    if entries is None:
-        return draw(0, *spec.shape)
-    return np.random.default_rng(0).integers(0, entries, spec.shape).astype(np.int32)
+    model = layers.Sequential(case.make())
+    return batch(case, model, 0)
 
 
-def built(spec: LayerSpec, backend: Backend, dtype: str) -> layers.Sequential:
+def built(case: Case, backend: Backend, dtype: str) -> layers.Sequential:
     """The layer as a model, its parameters drawn in float64 and rounded to dtype."""
-    layer = spec.make()
-    model = layer if isinstance(layer, layers.Sequential) else layers.Sequential(layer)
-    model.build(spec.shape[1:], device=backend, dtype=dtype, seed=3)
-    model.set_weights({p.name: draw(11, *p.shape) / 2 for p in model.store.parameters})
-    return model
+    return Rig(case, backend, dtype, seed=3).model
 
 
 def run(model: layers.Sequential, x: Any, dy: Any, observe: Any = None) -> dict[str, np.ndarray]:

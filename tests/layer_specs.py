@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from activation_specs import ACTIVATIONS
 from spec import LayerSpec
@@ -9,6 +11,7 @@ from spec import LayerSpec
 from gpunet import layers
 
 
+@cache
 def bits(shape: tuple[int, ...], draw_number: int) -> np.ndarray:
     """Random bits of step 1 and seed 7 by Python integers: slow, and independent of the backends."""
     from gpunet.random import threefry
@@ -18,7 +21,7 @@ def bits(shape: tuple[int, ...], draw_number: int) -> np.ndarray:
 
 
 def dropped(x: np.ndarray, rate: float, draw_number: int = 0) -> np.ndarray:
-    return x * (bits(x.shape, draw_number) >= rate * 2**32) / (1 - rate)
+    return np.where(bits(x.shape, draw_number) >= rate * 2**32, x, 0) / (1 - rate)
 
 
 def standardized(x: np.ndarray, eps: float = 1e-5) -> np.ndarray:
@@ -40,13 +43,25 @@ def dense(x: np.ndarray, p: dict, name: str) -> np.ndarray:
 
 LAYERS = [
     *ACTIVATIONS,
-    LayerSpec("batch_norm", layers.BatchNorm, (5, 6), lambda x, p: over_batch(x) * p["0.scale"] + p["0.shift"]),
-    LayerSpec("batch_norm_time", layers.BatchNorm, (4, 3, 6), lambda x, p: over_batch(x) * p["0.scale"] + p["0.shift"]),
-    LayerSpec("layer_norm", layers.LayerNorm, (5, 6), lambda x, p: standardized(x) * p["0.scale"] + p["0.shift"]),
+    LayerSpec(
+        "batch_norm",
+        layers.BatchNorm,
+        (5, 6),
+        lambda x, p: over_batch(x) * p["scale"] + p["shift"],
+        mixes="in training",
+    ),
+    LayerSpec(
+        "batch_norm_time",
+        layers.BatchNorm,
+        (4, 3, 6),
+        lambda x, p: over_batch(x) * p["scale"] + p["shift"],
+        mixes="in training",
+    ),
+    LayerSpec("layer_norm", layers.LayerNorm, (5, 6), lambda x, p: standardized(x) * p["scale"] + p["shift"]),
     LayerSpec(
         "layer_norm_time", lambda: layers.LayerNorm(affine=False, eps=0.1), (4, 3, 6), lambda x, p: standardized(x, 0.1)
     ),
-    LayerSpec("rms_norm", layers.RMSNorm, (5, 6), lambda x, p: unit(x) * p["0.scale"]),
+    LayerSpec("rms_norm", layers.RMSNorm, (5, 6), lambda x, p: unit(x) * p["scale"]),
     LayerSpec("rms_norm_plain", lambda: layers.RMSNorm(affine=False), (5, 6), lambda x, p: unit(x)),
     LayerSpec(
         "reshape",
@@ -60,37 +75,37 @@ LAYERS = [
         "residual",
         lambda: layers.Residual(layers.Dense(3), layers.Tanh(), layers.Dense(4)),
         (5, 4),
-        lambda x, p: x + dense(np.tanh(dense(x, p, "0.0")), p, "0.2"),
+        lambda x, p: x + dense(np.tanh(dense(x, p, "0")), p, "2"),
     ),
     LayerSpec(
         "add",
         lambda: layers.Add(layers.Dense(3), layers.Sequential(layers.Dense(3), layers.Tanh())),
         (5, 4),
-        lambda x, p: dense(x, p, "0.0") + np.tanh(dense(x, p, "0.1.0")),
+        lambda x, p: dense(x, p, "0") + np.tanh(dense(x, p, "1.0")),
     ),
     LayerSpec(
         "concat",
         lambda: layers.Concat(layers.Dense(3), layers.Identity(), layers.Dense(2, name="b")),
         (5, 4),
-        lambda x, p: np.concatenate([dense(x, p, "0.0"), x, dense(x, p, "0.b")], axis=-1),
+        lambda x, p: np.concatenate([dense(x, p, "0"), x, dense(x, p, "b")], axis=-1),
     ),
     LayerSpec(
-        "dense", lambda: layers.Dense(3), (5, 4), lambda x, p: np.einsum("ni,io->no", x, p["0.weight"]) + p["0.bias"]
+        "dense", lambda: layers.Dense(3), (5, 4), lambda x, p: np.einsum("ni,io->no", x, p["weight"]) + p["bias"]
     ),
     LayerSpec(
         "dense_no_bias",
         lambda: layers.Dense(3, use_bias=False),
         (5, 4),
-        lambda x, p: np.einsum("ni,io->no", x, p["0.weight"]),
+        lambda x, p: np.einsum("ni,io->no", x, p["weight"]),
     ),
     LayerSpec(
         "dense_time",
         lambda: layers.Dense(3),
         (5, 2, 4),
-        lambda x, p: np.einsum("nti,io->nto", x, p["0.weight"]) + p["0.bias"],
+        lambda x, p: np.einsum("nti,io->nto", x, p["weight"]) + p["bias"],
     ),
-    LayerSpec("embedding", lambda: layers.Embedding(4, 3), (5, 6), lambda x, p: np.eye(4)[x] @ p["0.weight"]),
-    LayerSpec("embedding_of_one", lambda: layers.Embedding(7, 3), (5,), lambda x, p: np.eye(7)[x] @ p["0.weight"]),
+    LayerSpec("embedding", lambda: layers.Embedding(4, 3), (5, 6), lambda x, p: np.eye(4)[x] @ p["weight"]),
+    LayerSpec("embedding_of_one", lambda: layers.Embedding(7, 3), (5,), lambda x, p: np.eye(7)[x] @ p["weight"]),
     LayerSpec(
         "embedding_dense",
         lambda: layers.Sequential(layers.Embedding(4, 3), layers.Flatten(), layers.Dense(2)),

@@ -8,7 +8,7 @@ from spec import LossSpec
 from gpunet import losses
 
 
-def normal(seed: int, *shape: int) -> np.ndarray:
+def normal(shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Normal numbers."""
     return np.random.default_rng(seed).standard_normal(shape)
 
@@ -31,7 +31,7 @@ def weighted_cross_entropy(
             log_p = z[place] - np.logaddexp.reduce(z[place])
             value, n = value - t @ log_p, n + c[label]
             gradient[place] = np.exp(log_p) * t.sum() - t
-    return value / max(n, 1e-300), gradient / max(n, 1e-300)
+    return (value / n, gradient / n) if n else (0.0, 0 * gradient)  # nothing counts: no cost
 
 
 def of_probabilities(z: np.ndarray, t: np.ndarray, smoothing: float = 0.0) -> tuple[float, np.ndarray]:
@@ -71,27 +71,32 @@ def huber(p: np.ndarray, t: np.ndarray, delta: float) -> tuple[float, np.ndarray
     return value.mean(), np.where(inside, e, delta * np.sign(e)) / e.size
 
 
-def sides(shape: tuple[int, ...]) -> np.ndarray:
-    return np.where(normal(6, *shape) < 0, -1.0, 1.0)
+def sides(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.where(normal(shape, seed) < 0, -1.0, 1.0)
 
 
-def counts(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(6).poisson(2.0, shape).astype(np.float64)
+def fractions(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape)
 
 
-def probabilities(shape: tuple[int, ...]) -> np.ndarray:
+def counts(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(2.0, shape).astype(np.float64)
+
+
+def probabilities(shape: tuple[int, ...], seed: int) -> np.ndarray:
     """The first class is impossible."""
-    t = np.random.default_rng(6).random(shape)
+    t = np.random.default_rng(seed).random(shape)
     t[..., 0] = 0
     return t / t.sum(-1, keepdims=True)
 
 
-def labels(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(5).integers(0, shape[-1], shape[:-1]).astype(np.int32)
+def labels(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, shape[-1], shape[:-1]).astype(np.int32)
 
 
-def some_ignored(shape: tuple[int, ...]) -> np.ndarray:
-    return np.where(np.arange(np.prod(shape[:-1])).reshape(shape[:-1]) % 3 == 1, -1, labels(shape)).astype(np.int32)
+def some_ignored(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    ignored = np.arange(np.prod(shape[:-1])).reshape(shape[:-1]) % 3 == 1
+    return np.where(ignored, -1, labels(shape, seed)).astype(np.int32)
 
 
 CLASSES = [0.5, 2.0, 0.0, 1.0]
@@ -145,39 +150,37 @@ LOSSES = [
         "mean_squared_error",
         losses.MeanSquaredError,
         (6, 4),
-        lambda s: normal(6, *s),
+        normal,
         lambda p, t: (np.square(p - t).mean(), 2 * (p - t) / p.size),
     ),
     LossSpec(
         "mean_absolute_error",
         losses.MeanAbsoluteError,
         (6, 4),
-        lambda s: normal(6, *s),
+        normal,
         lambda p, t: (np.abs(p - t).mean(), np.where(p > t, 1, -1) / p.size),
     ),
-    LossSpec("huber", losses.Huber, (6, 4), lambda s: normal(6, *s), lambda p, t: huber(p, t, 1.0)),
-    LossSpec(
-        "huber_narrow", lambda: losses.Huber(0.3), (3, 2, 4), lambda s: normal(6, *s), lambda p, t: huber(p, t, 0.3)
-    ),
+    LossSpec("huber", losses.Huber, (6, 4), normal, lambda p, t: huber(p, t, 1.0)),
+    LossSpec("huber_narrow", lambda: losses.Huber(0.3), (3, 2, 4), normal, lambda p, t: huber(p, t, 0.3)),
     LossSpec(
         "smooth_l1",
         lambda: losses.SmoothL1(0.5),
         (6, 4),
-        lambda s: normal(6, *s),
+        normal,
         lambda p, t: tuple(2 * x for x in huber(p, t, 0.5)),
     ),
     LossSpec(
         "binary_cross_entropy",
         losses.BinaryCrossEntropy,
         (6, 4),
-        lambda s: np.random.default_rng(6).random(s),
+        fractions,
         binary_cross_entropy,
     ),
     LossSpec(
         "binary_cross_entropy_weighted",
         lambda: losses.BinaryCrossEntropy(3.0),
         (6, 4),
-        lambda s: np.random.default_rng(6).random(s),
+        fractions,
         lambda z, t: binary_cross_entropy(z, t, 3.0),
     ),
     LossSpec("hinge", losses.Hinge, (6, 4), sides, hinge),
@@ -190,6 +193,6 @@ LOSSES = [
     ),
     LossSpec("kl_divergence", losses.KLDivergence, (6, 4), probabilities, kl_divergence),
     LossSpec("kl_divergence_time", losses.KLDivergence, (3, 2, 4), probabilities, kl_divergence),
-    LossSpec("cosine_similarity", losses.CosineSimilarity, (6, 4), lambda s: normal(6, *s), cosine_similarity),
-    LossSpec("cosine_similarity_time", losses.CosineSimilarity, (3, 2, 4), lambda s: normal(6, *s), cosine_similarity),
+    LossSpec("cosine_similarity", losses.CosineSimilarity, (6, 4), normal, cosine_similarity),
+    LossSpec("cosine_similarity_time", losses.CosineSimilarity, (3, 2, 4), normal, cosine_similarity),
 ]

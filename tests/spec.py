@@ -1,47 +1,38 @@
-"""What the suites know of a layer, a loss, an optimizer."""
+"""Cases for the suites: a name, what makes a layer, a loss, an optimizer, and what is known of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from gpunet.layer import Layer
-from gpunet.losses import Loss
-from gpunet.optim import Optimizer
+from gpunet import testing
+from gpunet.testing.specs import Case
 
 
-@dataclass(frozen=True)
-class LayerSpec:
-    """A layer, the shape of a batch, and its output by an independent formula in float64.
+class LayerCase(Case):
+    """What tests of other things read of a layer's spec."""
 
-    reference  (x, parameters by name, random bits per draw) -> y
-    maps       only elementwise arithmetic: results agree within 4 eps
-    """
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.spec.shape
 
-    name: str
-    make: Callable[[], Layer]
-    shape: tuple[int, ...]
-    reference: Callable[..., np.ndarray]
-    maps: bool = False
+    @property
+    def reference(self) -> Any:
+        return self.spec.reference
 
 
-@dataclass(frozen=True)
-class LossSpec:
-    """A loss and (value, gradient) by an independent formula in float64."""
-
-    name: str
-    make: Callable[[], Loss]
-    shape: tuple[int, ...]
-    target: Callable[[tuple[int, ...]], np.ndarray]
-    reference: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+def LayerSpec(
+    name: str, make: Callable[[], Any], shape: tuple[int, ...], reference: Any = None, **known: Any
+) -> LayerCase:
+    """A layer, the shape of a batch, and its output by an independent formula in float64."""
+    return LayerCase.of(make, testing.LayerSpec(shape, reference, name=name, **known))
 
 
-@dataclass(frozen=True)
-class OptimizerSpec:
+def LossSpec(name: str, make: Callable[[], Any], shape: tuple[int, ...], target: Any, reference: Any) -> Case:
+    """A loss, the shape of predictions, targets for (shape, seed), and (value, gradient) by an independent formula."""
+    return Case.of(make, testing.LossSpec(shape, reference, target, name=name))
+
+
+def OptimizerSpec(name: str, make: Callable[[], Any], reference: Any) -> Case:
     """An optimizer and its update of (p, g, state, t) by an independent formula in float64."""
-
-    name: str
-    make: Callable[[], Optimizer]
-    reference: Callable[[np.ndarray, np.ndarray, dict, int], np.ndarray]
+    return Case.of(make, testing.OptimizerSpec(reference, name=name))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import gpunet as gn
 from gpunet import backend
 from gpunet.errors import ArrayError, DeviceError
+from gpunet_backends.numpy_ import NumpyBackend
 
 
 @pytest.fixture
@@ -36,6 +39,18 @@ def test_cpu_is_numpy_and_opened_once():
 
 def test_a_backend_passes_through(cpu):
     assert gn.device(cpu) is cpu
+
+
+def test_a_backend_that_was_made_by_hand_goes_with_its_last_user():
+    """A GPU's memory hangs on it."""
+    made = backend.register(NumpyBackend())
+    gone = weakref.ref(made)
+    x = made.zeros((2,), "float32")
+    assert backend.of(x) is made
+    del made
+    gc.collect()
+    assert gone() is None
+    assert backend.of(x).owns(x)
 
 
 def test_unknown_names_are_refused():

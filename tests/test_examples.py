@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-NAMES = ["01_xor", "02_digits", "03_binary", "04_regression", "05_by_hand", "06_custom_layer"]
+NAMES = ["01_xor", "02_digits", "03_binary", "04_regression", "05_by_hand", "06_custom_layer", "07_parity"]
 
 
 @pytest.mark.skipif(not EXAMPLES, reason="run from an installed package, without the examples")

@@ -58,13 +58,14 @@ def test_both_packages_are_installed_with_their_types():
 
 def test_every_device_kind_has_an_entry_point():
     names = {e.name for e in entry_points(group="gpunet.backends")}
-    assert names == {"cpu", "cuda", "torch", "array_api_strict"}
+    assert names == {"cpu", "cuda", "torch", "array_api_strict", "reference"}
     assert {row.name for row in gn.devices()} == names
 
 
-@pytest.mark.parametrize(
-    "module", ["", "layers", "losses", "optim", "train", "initializers", "formula", "data", "datasets", "metrics"]
-)
+MODULES = ["", "layers", "losses", "optim", "train", "initializers", "formula", "data", "datasets", "metrics"]
+
+
+@pytest.mark.parametrize("module", [*MODULES, "parity", "testing"])
 def test_public_names_are_documented(module):
     """Every public name stands in docs/api.md, and has a docstring."""
     if not (ROOT / "docs").is_dir():

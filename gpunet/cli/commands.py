@@ -1,4 +1,4 @@
-"""Commands: train, evaluate, predict, devices."""
+"""Commands: train, evaluate, predict, devices; parity is in its own module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 import gpunet as gn
 from gpunet import backend, layers, optim
 from gpunet.backend import host
-from gpunet.cli import runs
+from gpunet.cli import parity, runs
 from gpunet.cli.problem import EMBEDDED, TASKS, Problem, load, read
 from gpunet.data import split
 from gpunet.errors import ArgumentError, NotFiniteError
@@ -29,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(parity.app, name="parity", no_args_is_help=True)
 
 UNVERIFIED = "CUDA support is not yet verified on hardware: no dated GPU result is committed."
 ACTIVATIONS = {"relu": layers.ReLU, "tanh": layers.Tanh, "sigmoid": layers.Sigmoid, "gelu": layers.GELU} | {

@@ -4,89 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit import LOSSES, TOLERANCE, draw, error
+from kit import LOSSES, draw, error
 from loss_specs import binary_cross_entropy
 
 import gpunet as gn
 from gpunet import losses
 from gpunet.errors import ArgumentError, ArrayError, ShapeError
+from gpunet.testing import losses as checks
+from gpunet.testing.suites import suite
 
-specs = pytest.mark.parametrize("spec", LOSSES, ids=lambda s: s.name)
-dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
-
-
-def evaluated(spec, backend, dtype, prediction, target, **options):
-    value, gradient = spec.make()(backend.asarray(prediction, dtype), given(backend, target, dtype), **options)
-    return np.array(backend.to_numpy(value)), np.array(backend.to_numpy(gradient))
+TestLosses = suite(checks.CHECKS, LOSSES)
 
 
-def given(backend, target, dtype):
-    return backend.asarray(target, dtype if target.dtype.kind == "f" else None)
-
-
-@specs
-@dtypes
-def test_value_and_gradient_are_the_reference(spec, dtype, backend):
-    z, t = draw(0, *spec.shape).astype(dtype), spec.target(spec.shape)
-    t = t.astype(dtype) if t.dtype.kind == "f" else t
-    value, gradient = evaluated(spec, backend, dtype, z, t)
-    expected = spec.reference(z.astype(np.float64), t.astype(np.float64) if t.dtype.kind == "f" else t)
-    assert value.shape == ()
-    assert value.dtype == gradient.dtype == dtype
-    assert error(value, expected[0]) <= TOLERANCE[dtype]
-    assert error(gradient, expected[1]) <= TOLERANCE[dtype]
-
-
-@specs
-def test_gradient_is_the_derivative(spec, backend):
-    errors = gn.gradcheck(spec.make(), spec.shape, target=spec.target(spec.shape), device=backend)
-    assert errors.keys() == {"prediction"}
-    assert errors["prediction"] < 1e-6
-    assert gn.gradcheck(spec.make(), spec.shape, device=backend)["prediction"] < 1e-6
-
-
-@specs
-def test_an_empty_batch_costs_nothing(spec, backend):
-    shape = (0, *spec.shape[1:])
-    value, gradient = evaluated(spec, backend, "float32", np.zeros(shape), spec.target(shape))
-    assert value == 0
-    assert gradient.shape == shape
-
-
-@specs
-def test_terms_override_the_mean(spec, backend):
-    z, t = draw(0, *spec.shape), spec.target(spec.shape)
-    n = spec.make().terms(spec.shape)
-    value, gradient = evaluated(spec, backend, "float64", z, t, terms=n)
-    halved = evaluated(spec, backend, "float64", z, t, terms=2 * n)
-    assert error(halved[0], value / 2) <= 1e-14
-    assert error(halved[1], gradient / 2) <= 1e-14
-
-
-@specs
-def test_a_sample_weight_is_a_factor_of_its_terms(spec, backend):
-    z, t = draw(0, *spec.shape), spec.target(spec.shape)
-    n = spec.shape[0]
-    w = np.linspace(0.0, 2.0, n)
-    value, gradient = evaluated(spec, backend, "float64", z, t)
-    weighted = evaluated(spec, backend, "float64", z, t, sample_weight=backend.asarray(w))
-    column = w.reshape(n, *(1 for _ in spec.shape[1:]))
-    assert error(weighted[1], column * gradient) <= 1e-14
-    alone = [
-        evaluated(spec, backend, "float64", z, t, sample_weight=backend.asarray(np.eye(n)[i]))[0] for i in range(n)
-    ]
-    assert error(weighted[0], w @ alone) <= 1e-13
-    assert error(value, sum(alone)) <= 1e-13
-
-
-@specs
-def test_targets_that_do_not_fit_are_refused(spec, backend):
-    z, t = draw(0, *spec.shape), spec.target(spec.shape)
-    wrong = t.astype(np.float64) if t.dtype.kind == "i" else t.astype(np.int32)
-    with pytest.raises(ShapeError, match=r"needs .* but got"):
-        evaluated(spec, backend, "float64", z, t[:-1])
+@pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
+def test_targets_of_a_wrong_type_are_refused(case, cpu):
+    given = checks.inputs(case, "float64", 0)
+    kind = "float64" if given["target"].dtype.kind == "i" else "int32"
     with pytest.raises(ArrayError, match=r"needs (integer labels|float targets) but got"):
-        evaluated(spec, backend, "float64", z, wrong)
+        checks.evaluated(case.make().bind(cpu), cpu, "float64", given | {"target": given["target"].astype(kind)})
 
 
 def test_a_target_of_another_backend_is_refused(cpu):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from kit import OPTIMIZERS, TOLERANCE, draw, error
 
-from gpunet import layers, losses, optim
+from gpunet import layers, optim
 from gpunet.errors import ArgumentError
 from gpunet.optim.radam import sample_length
+from gpunet.testing import optimizers
+from gpunet.testing.suites import suite
 
-specs = pytest.mark.parametrize("spec", OPTIMIZERS, ids=lambda s: s.name)
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
@@ -28,115 +29,7 @@ def give_gradients(model, seed):
     return gradients
 
 
-@specs
-@dtypes
-def test_twenty_steps_are_the_reference(spec, dtype, backend):
-    model, optimizer = model_on(backend, dtype), spec.make()
-    weights = {n: w.astype(np.float64) for n, w in model.get_weights().items()}
-    states = {n: {} for n in weights}
-    for t in range(1, 21):
-        gradients = give_gradients(model, 100 * t)
-        optimizer.update(model)
-        for name, g in gradients.items():
-            weights[name] = spec.reference(weights[name], g.astype(np.float64), states[name], t)
-    for name, value in model.get_weights().items():
-        assert value.dtype == dtype
-        assert error(value, weights[name]) <= TOLERANCE[dtype], name
-    for slot, buffer in optimizer.state.items():
-        for p in model.store.parameters:
-            kept = backend.to_numpy(model.store.view(buffer, p))
-            assert error(kept, states[p.name][slot]) <= TOLERANCE[dtype], slot
-
-
-@specs
-def test_frozen_parameters_and_padding_stay(spec, backend):
-    model, optimizer = model_on(backend, "float64"), spec.make()
-    give_gradients(model, 5)
-    optimizer.update(model)
-    before, state = model.get_weights(), {n: np.array(backend.to_numpy(s)) for n, s in optimizer.state.items()}
-    places = dict(model.store.offsets)
-    model.freeze("0.*")
-    for name, value in model.get_weights().items():
-        assert np.array_equal(value, before[name])
-    x, y = backend.asarray(draw(0, 5, 4)), backend.asarray(np.array([0, 1, 0, 1, 1]))
-    ctx = model.context(training=True)
-    out, saved = model.forward(x, ctx)
-    model.backward(losses.CrossEntropy()(out, y)[1], saved, ctx)
-    gradients = model.get_gradients()
-    assert not gradients["0.weight"].any()
-    assert gradients["2.weight"].any()
-    optimizer.update(model)
-    after = model.get_weights()
-    assert np.array_equal(after["0.weight"], before["0.weight"])
-    assert not np.array_equal(after["2.weight"], before["2.weight"])
-    expected = {
-        n: {s: v[places[n] :][: before[n].size].reshape(before[n].shape) for s, v in state.items()} for n in before
-    }
-    moved = spec.reference(before["2.weight"], gradients["2.weight"], expected["2.weight"], 2)
-    assert error(after["2.weight"], moved) <= 1e-12, "the state did not move with its parameter"
-    model.freeze("0.*", frozen=False)
-    give_gradients(model, 6)
-    optimizer.update(model)
-    assert not np.array_equal(model.get_weights()["0.weight"], before["0.weight"])
-    for buffer in (model.store.values, *optimizer.state.values()):
-        flat = np.array(backend.to_numpy(buffer))
-        for p in model.store.parameters:
-            start = model.store.offsets[p.name]
-            flat[start : start + p.size] = 0
-        assert not flat.any(), "padding was written"
-
-
-@specs
-def test_thawed_parameters_find_their_state_again(spec, backend):
-    model, optimizer = model_on(backend, "float64"), spec.make()
-    weights, state = model.get_weights(), {n: {} for n in model.get_weights()}
-    for t, pattern in enumerate((None, "0.*", None), start=1):
-        model.freeze("*", frozen=False)
-        if pattern:
-            model.freeze(pattern)
-        model.store.begin()
-        for i, p in enumerate(model.store.parameters):
-            if p.trainable:
-                g = draw(10 * t + i, *p.shape)
-                p.add_grad(backend.asarray(g, "float64"))
-                weights[p.name] = spec.reference(weights[p.name], g, state[p.name], t)
-        optimizer.update(model)
-    for name, value in model.get_weights().items():
-        assert error(value, weights[name]) <= 1e-12, name
-
-
-@specs
-def test_the_learning_rate_may_change_between_steps(spec, backend):
-    model, optimizer = model_on(backend, "float64"), spec.make()
-    give_gradients(model, 5)
-    optimizer.update(model)
-    before = model.get_weights()
-    optimizer.learning_rate = 0.0
-    optimizer.update(model)
-    for name, value in model.get_weights().items():
-        assert np.array_equal(value, before[name])
-
-
-@specs
-def test_a_step_that_is_called_off_changes_nothing(spec, backend):
-    """As after a gradient of inf in mixed precision: weights, state and step count stay."""
-    model, optimizer = model_on(backend, "float64"), spec.make()
-    before, gradients = model.get_weights(), give_gradients(model, 5)
-    optimizer.prepare(model)
-    optimizer.apply(model, unless=backend.scalar(1.0, "float64"))
-    assert all(np.array_equal(value, before[name]) for name, value in model.get_weights().items())
-    assert not any(backend.to_numpy(s).any() for s in optimizer.state.values())
-    optimizer.apply(model, unless=backend.scalar(0.0, "float64"))
-    for name, value in model.get_weights().items():
-        assert error(value, spec.reference(before[name], gradients[name], {}, 1)) <= 1e-12, name
-
-
-@specs
-def test_one_optimizer_serves_one_model(spec, cpu):
-    optimizer = spec.make()
-    optimizer.update(model_on(cpu, "float32"))
-    with pytest.raises(ArgumentError, match="belongs to another model"):
-        optimizer.update(model_on(cpu, "float32"))
+TestOptimizers = suite(optimizers.CHECKS, OPTIMIZERS)
 
 
 @pytest.mark.parametrize(

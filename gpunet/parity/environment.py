@@ -1,0 +1,50 @@
+"""Where and when a device computed something."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from typing import Any
+
+import gpunet
+from gpunet.backend import Backend
+
+PACKAGES = ("numpy", "numba", "array-api-compat", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "torch")
+
+
+def environment(backend: Backend) -> dict[str, Any]:
+    """The device with its driver, versions, system, the commit of the project in the current folder, the date."""
+    installed = {str(d.metadata["Name"]).lower(): d.version for d in importlib.metadata.distributions()}
+    return {
+        "device": str(getattr(backend, "detail", backend.name)),
+        "driver": driver(backend),
+        "gpunet": gpunet.__version__,
+        "python": platform.python_version(),
+        "versions": {name: installed[name] for name in PACKAGES if name in installed},
+        "system": platform.platform(),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def driver(backend: Any) -> str | None:
+    """Versions of the CUDA driver and runtime; None elsewhere."""
+    if not hasattr(backend, "cupy"):
+        return None
+    runtime = backend.cupy.cuda.runtime
+    numbers = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    return "CUDA driver {}.{}, runtime {}.{}".format(*(part for n in numbers for part in (n // 1000, n % 1000 // 10)))
+
+
+def commit() -> str | None:
+    """Of the checkout in the current folder, with a + if files differ from it; None outside one."""
+    ask = ["git", "--no-optional-locks"]
+    try:
+        head = subprocess.run([*ask, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("GITHUB_SHA", "")[:12] or None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -43,9 +43,9 @@ def test_from_an_empty_folder_to_a_parity_test(tmp_path):
         status, output = run("-c", "from gpunet.cli import main; main()", *command.split())
         assert status == 0, output
     assert "agree" in output
-    status, output = pytest_run("--gpunet-require", "tpu", "-k", "training")
+    status, output = pytest_run("--gpunet-require", "cuda:99", "-k", "training")
     assert status == 1
-    assert "--gpunet-require tpu, but" in output
+    assert "--gpunet-require cuda:99, but" in output
 
 
 def test_the_workflow_uses_the_same_commands():

@@ -23,6 +23,7 @@ NETWORKS = {
     "Tanh, GELU, SiLU": lambda n: [layers.Tanh(), layers.GELU(), layers.SiLU(), layers.Mish()],
     "LayerNorm": lambda n: [layers.LayerNorm(), layers.Dense(8)],
     "RMSNorm": lambda n: [layers.RMSNorm(), layers.Dense(8)],
+    "Dense, BatchNorm": lambda n: [layers.Dense(n), layers.BatchNorm(), layers.ReLU(), layers.Dense(8)],
     "BatchNorm": lambda n: [layers.BatchNorm(), layers.Dense(8)],
     "Softmax": lambda n: [layers.Softmax(), layers.Dense(8)],
     "Residual, Dropout": lambda n: [
@@ -74,7 +75,7 @@ def main() -> None:
                     found = report(network, width, dtype, (first, second), seed, options.rows)
                     alarms += [f"{dtype} {width} {network} seed {seed}: {found.verdict}"] * (not found.ok)
                     for row in found.rows:
-                        if row.budget:
+                        if row.judged and 0 < row.budget < np.inf:
                             used[kind(row)] += [e / row.budget for e in row.errors]
             for name, values in sorted(used.items()):
                 quantiles = {f"{q:g} %": float(np.percentile(values, q)) for q in (50, 99, 100)}

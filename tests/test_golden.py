@@ -21,15 +21,15 @@ each_recording = pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: pa
 def test_there_are_recordings():
     names = {path.name for path in RECORDINGS}
     assert {f"reference-{case}-{dtype}.safetensors" for case in CASES for dtype in record.DTYPES} <= names
-    assert sum(path.stat().st_size for path in RECORDINGS) < 1_000_000 * max(1, len(RECORDINGS) // 6)
+    assert sum(path.stat().st_size for path in RECORDINGS) < 1_500_000 * max(1, len(RECORDINGS) // 6)
 
 
 @each_recording
 def test_replays_agree(path, backend):
     report = parity.replay(path, backend)
     assert report.ok, str(report)
-    judged = {row.stage for row in report.rows if row.budget is not None}
-    assert judged >= {"layer", "first step", "last step"}
+    judged = {row.stage for row in report.rows if row.judged}
+    assert judged >= {"layer", "first step", "third step", "last step"}
     assert ("run" in judged) == path.stem.endswith("float64")
 
 

@@ -77,6 +77,8 @@ def read(path: Any, kind: str, version: int) -> tuple[dict[str, Any], dict[str, 
 
 def hint(found: str, arrays: Mapping[str, Any]) -> str:
     """What can be done with a file of another kind."""
+    if found.startswith("gpunet recording"):
+        return " Replay it with gpunet.parity.replay."
     if found.startswith("gpunet "):
         return " Read it with gpunet.load."
     return f" Its {len(arrays)} arrays can be given to model.set_weights by name."

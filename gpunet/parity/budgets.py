@@ -2,8 +2,10 @@
 
 Rounding is judged by what it does, not by a fixed tolerance: a result may be as far off as it would be if each number
 that goes into it was rounded a few times. So the same computation is run in float64 with its inputs changed at random
-by that much, and the largest change of the result is what is allowed. Sums that cancel, ill-conditioned normalisations
-and layers that nobody foresaw get what belongs to them, and a wrong formula does not.
+by that much, and the largest change of the result is what is allowed. What is lost inside, where numbers cancel or
+underflow, inputs cannot show: the same number of times what float32 loses on the reference device is allowed, too.
+So sums that cancel, ill-conditioned normalisations and layers that nobody foresaw get what belongs to them, and a wrong
+formula does not.
 
 Reference: Higham: Accuracy and Stability of Numerical Algorithms (2002), on backward errors.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from gpunet.backend import Shape, host
 from gpunet.formula import dtype_kind
@@ -23,8 +25,15 @@ MAP, SUM = 6.0, 0.5
 """Roundings of an element: those of a formula, and for each square root of the number of terms that a sum can have.
 
 benchmarks/error_budgets.py shows what layers need of them."""
-DRAWS = 6
+STORED = 4.0
+"""Roundings of a layer's results to half precision, in which it stores them; its sums are float32."""
+LOST = 2.0
+"""Times what float32 loses inside: few draws may miss the largest."""
+DRAWS, SINGLE_DRAWS = 6, 3
 Arrays = dict[str, Any]
+Compute: TypeAlias = Callable[[Arrays], Arrays]
+"""From inputs to results, host arrays by name."""
+Size: TypeAlias = float | Callable[[str], float]
 
 
 def roundings(terms: int) -> float:
@@ -38,18 +47,19 @@ def terms(x: Shape, y: Shape) -> int:
 
 
 def allowed(
-    compute: Callable[[Arrays], Arrays],
+    compute: Compute,
     inputs: Mapping[str, Any],
-    size: float | Callable[[str], float],
+    size: Size,
     *,
+    single: Compute | None = None,
     seed: int = 0,
     draws: int = DRAWS,
 ) -> tuple[Arrays, dict[str, float]]:
     """(the results, for each the largest error that is allowed), both in float64.
 
-    compute  from inputs to results, host arrays by name
-    size     how much floats among the inputs are changed, relative to themselves: roundings times eps; of results, it
-             is the least that is allowed. A number, or one for each name
+    size    how much floats among the inputs are changed, relative to themselves: roundings times eps; of results, it
+            is the least that is allowed. A number, or one for each name
+    single  the same computation in float32 on the reference device; None: nothing inside can be lost
     """
     xp = host().xp
     of = size if callable(size) else lambda name: size
@@ -60,7 +70,26 @@ def allowed(
         with host().scope():
             for name, a in results.items():
                 limits[name] = max(limits[name], largest(changed[name] - a))
+    if single is not None:
+        for name, error in lost(compute, single, inputs, seed=seed, draws=min(draws, SINGLE_DRAWS)).items():
+            limits[name] = max(limits[name], LOST * of(name) * error)
     return results, limits
+
+
+def lost(
+    compute: Compute, single: Compute, inputs: Mapping[str, Any], *, seed: int = 0, draws: int = SINGLE_DRAWS
+) -> dict[str, float]:
+    """The largest error of float32 for each result, in eps of float32; infinite where only one of both overflows."""
+    xp = host().xp
+    found: dict[str, float] = {}
+    for draw in range(draws):
+        given = {n: _changed(a, draw * EPS["float32"], seed, f"single {n} {draw}") for n, a in inputs.items()}
+        narrow = {n: _in_single(a) for n, a in given.items()}
+        exact, rounded = compute({n: _changed(a, 0.0, 0, "") for n, a in narrow.items()}), single(narrow)
+        for name, a in exact.items():
+            error = distance(xp.asarray(rounded[name]), a) / EPS["float32"]
+            found[name] = max(found.get(name, 0.0), error)
+    return found
 
 
 def largest(a: Any) -> float:
@@ -82,8 +111,13 @@ def distance(a: Any, b: Any) -> float:
 
 
 def _changed(array: Any, size: float, seed: int, key: str) -> Any:
-    """Each element times 1 ± size at most; integers and truth values as they are."""
+    """Each element times 1 ± size at most, in float64; integers and truth values as they are."""
     if dtype_kind(array.dtype) != "float":
         return array
     xp = host().xp
-    return xp.astype(array, xp.float64) * (1 + size * (2 * host().uniform(seed, f"budget {key}", array.shape) - 1))
+    wide = xp.astype(array, xp.float64)
+    return wide * (1 + size * (2 * host().uniform(seed, f"budget {key}", array.shape) - 1)) if size else wide
+
+
+def _in_single(array: Any) -> Any:
+    return host().asarray(array, "float32") if dtype_kind(array.dtype) == "float" else array

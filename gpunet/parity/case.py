@@ -9,12 +9,14 @@ from typing import Any
 
 from gpunet import layers as known_layers
 from gpunet.backend import Backend, host
-from gpunet.errors import ArgumentError
-from gpunet.io.model import architecture, from_architecture
+from gpunet.errors import ArgumentError, FileError
+from gpunet.io.architecture import construct
+from gpunet.io.model import architecture
 from gpunet.layer import Layer, everything
 from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 from gpunet.optim import Optimizer
+from gpunet.random import check_key
 from gpunet.train.step import check_kinds
 
 Arrays = dict[str, Any]
@@ -48,6 +50,7 @@ class Case:
             ArgumentError: there are no batches, or something is not what it should be.
         """
         check_kinds(model, loss, optimizer)
+        check_key("seed", seed)
         given = checked(batches)
         if model.built is None:
             model = copy.deepcopy(model).build(given[0][0].shape[1:], device="cpu", seed=seed)
@@ -63,8 +66,14 @@ class Case:
 
     def model(self, backend: Backend, *, dtype: str | None = None) -> Sequential:
         """A model with the initial weights."""
-        content = self.architecture if dtype is None else self.architecture | {"dtype": dtype}
-        return from_architecture(content, self.weights, "the run", backend, self.custom)
+        content = self.architecture
+        made = construct(content["model"], self.custom)
+        if not isinstance(made, Sequential):
+            raise FileError(f"the outermost layer is a {type(made).__name__}, not a Sequential. Record it anew.")
+        made.build(tuple(content["shape"]), device=backend, dtype=dtype or self.dtype, initial=self.weights)
+        for name in content["frozen"]:
+            made.freeze(name)
+        return made
 
     def new_loss(self) -> Loss:
         """One that is not bound to a backend."""
@@ -85,11 +94,11 @@ def checked(batches: Any) -> list[tuple[Any, ...]]:
         ArgumentError: there are none, or one is not (x, y) or (x, y, sample_weight) of one length.
     """
     listed = list(batches) if isinstance(batches, Iterable) else []
-    given = [tuple(map(host().asarray, one)) for one in listed if isinstance(one, list | tuple)]
+    given = [tuple(map(host().asarray, one)) if isinstance(one, list | tuple) else () for one in listed]
     shapes = [tuple(part.shape for part in one) for one in given]
     if not given or not all(len(one) in (2, 3) and all(one) and len({s[0] for s in one}) == 1 for one in shapes):
         raise ArgumentError(
             "batches is a list of (x, y) or (x, y, sample_weight), each with as many inputs as targets, but got "
-            f"{shapes or batches!r:.100}."
+            f"{shapes or 'none'!r:.100}."
         )
     return given

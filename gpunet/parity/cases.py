@@ -12,7 +12,7 @@ from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 from gpunet.optim import Optimizer
 
-SEED, STEPS, SAMPLES = 7, 10, 32
+SEED, STEPS, SAMPLES = 7, 6, 32
 Parts = tuple[Sequential, Loss, Optimizer, list[tuple[Any, ...]]]
 """Model, loss, optimizer, batches: what ``record`` and ``compare`` take."""
 

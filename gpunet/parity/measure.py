@@ -1,8 +1,9 @@
 """What a device computes of a training run: layer by layer, and in whole steps.
 
-Names of the results: "layers/0/output", "layers/0/input gradient", "layers/gradient/0.weight", "layers/loss",
-"layers/loss gradient"; "first/…" and "last/…" of these steps: "loss", "gradient/…", "weight/…", "slot/…" of the
-optimizer; "before/…" the last one; "losses", "end/weight/…" of the run.
+Names of the results: "layers/0/output", "layers/0/prediction" (outside training), "layers/0/input gradient",
+"layers/gradient/0.weight", "layers/loss", "layers/loss gradient"; of the first, the third and the last step "first/…",
+"third/…", "last/…": "loss", "output", "input gradient", "gradient/…", "weight/…", "slot/…" of the optimizer, and
+"before/…" it; "losses", "end/weight/…" of the run.
 """
 
 from __future__ import annotations
@@ -60,14 +61,19 @@ def layer_by_layer(
         return array if factors is None else array * backend.asarray(factors[name], model.dtype)
 
     with backend.scope():
-        x, y, weight = on_device(model, loss, batch)
+        x, y, weight = on_device(model, loss, copies(batch))
         ctx = model.context(training=True, step=step, seed=seed, observe=lambda layer, output: None)
+        predicting = model.context(training=False, observe=ctx.observe)
         saved = []
         for number, layer in enumerate(model.layers):
             before = to_host(backend, x)
+            again = (
+                backend.asarray(host().xp.array(before), model.dtype) if number else model.convert(batch[0], backend)
+            )
             output, kept = layer.forward(x, ctx)
             saved.append((kept, x, before))
             x = keep(f"{number}/output", output)
+            found[f"{number}/prediction"] = to_host(backend, layer.forward(again, predicting)[0])
         scale = backend.scalar(HALF_SCALE, model.store.dtype) if half else None
         value, dy = loss(x, y, sample_weight=weight, scale=scale)
         found["loss"] = to_host(backend, value)
@@ -83,24 +89,48 @@ def layer_by_layer(
     return found | {f"gradient/{name}": g for name, g in model.get_gradients().items()}
 
 
+def judged_steps(count: int) -> dict[int, str]:
+    """Those steps of a run that are looked at: by the third one a GPU has recorded its work, if shapes are the same."""
+    return {0: "first"} | ({2: "third"} if count > 3 else {}) | ({count - 1: "last"} if count > 1 else {})
+
+
 def steps(case: Case, backend: Backend, given: Arrays | None = None) -> Arrays:
     """The run as it is: all steps, merged and, on a GPU, recorded."""
     model = case.model(backend)
     step = TrainStep(model, case.new_loss(), case.new_optimizer(), seed=case.seed)
-    found, losses = Arrays(), []
+    found, losses, judged = Arrays(), [], judged_steps(len(case.batches))
     for number, batch in enumerate(case.batches):
-        if number + 1 == len(case.batches) and number:
-            found |= {f"before/{name}": a for name, a in state_of(step).items()}
+        name = judged.get(number)
+        before = state_of(step) if name and number else {}
+        found |= {f"{name}/before/{key}": a for key, a in before.items()}
         losses.append(step(*in_type(model, batch)))
-        if number == 0:
-            found |= after("first", step, losses[0])
+        if name and (given is None or not number):
+            found |= after(name, step, losses[-1])
+        elif name and given is not None:
+            here, start = state_of(step), part(given, f"{name}/before/")
+            stand_at(step, start, number)  # where the other device stood
+            found |= after(name, step, step(*in_type(model, batch)))
+            stand_at(step, here, number + 1)  # and on with its own run
     found["losses"] = host().xp.asarray([float(to_host(backend, loss)) for loss in losses])
     found |= {f"end/weight/{name}": w for name, w in model.get_weights().items()}
-    if len(losses) > 1:
-        if given is not None:
-            stand_at(step, given, len(losses) - 1)
-            losses[-1] = step(*in_type(model, case.batches[-1]))
-        found |= after("last", step, losses[-1])
+    for number, name in judged.items():
+        start = part(given or found, f"{name}/before/weight/") or case.weights
+        found |= {f"{name}/{key}": a for key, a in merged(case, backend, start, number).items()}
+    return found
+
+
+def merged(case: Case, backend: Backend, weights: Arrays, number: int) -> Arrays:
+    """Output and the gradient of the input of a step: what the step itself does not show."""
+    model, loss = case.model(backend), case.new_loss().bind(backend)
+    model.set_weights(weights)
+    with backend.scope():
+        x, y, weight = on_device(model, loss, in_type(model, case.batches[number]))
+        ctx = model.context(training=True, step=number, seed=case.seed, needs_input_grad=True)
+        output, saved = model.forward(x, ctx)
+        found = {"output": to_host(backend, output)} if model.layers else {}
+        if model.layers and case.dtype != "mixed_float16":  # whose gradients need the step's scale
+            dx = model.backward(loss(output, y, sample_weight=weight)[1], saved, ctx)
+            found |= {} if dx is None else {"input gradient": to_host(backend, dx)}
     return found
 
 
@@ -117,11 +147,10 @@ def state_of(step: TrainStep) -> Arrays:
     return state | {f"slot/{name}": a for name, a in step.optimizer.get_state().items()}
 
 
-def stand_at(step: TrainStep, given: Arrays, number: int) -> None:
-    """Have a step stand before the given last one."""
-    before = {name.removeprefix("before/"): a for name, a in given.items() if name.startswith("before/")}
-    step.model.set_weights(part(before, "weight/"))
-    step.optimizer.set_state(part(before, "slot/"))
+def stand_at(step: TrainStep, state: Arrays, number: int) -> None:
+    """Have a step stand somewhere in a run."""
+    step.model.set_weights(part(state, "weight/"))
+    step.optimizer.set_state(part(state, "slot/"))
     step.optimizer.updates = step.steps = number
 
 
@@ -140,8 +169,13 @@ def on_device(model: Sequential, loss: Loss, batch: tuple[Any, ...]) -> tuple[An
 
 def in_type(model: Sequential, batch: tuple[Any, ...]) -> tuple[Any, ...]:
     """Copies whose floats have the model's type: a device that writes its inputs shall not change the case."""
-    copies = [host().xp.array(a) for a in batch]
-    return tuple(host().asarray(a, model.store.dtype) if dtype_kind(a.dtype) == "float" else a for a in copies)
+    dtype = model.store.dtype
+    return tuple(host().asarray(a, dtype) if dtype_kind(a.dtype) == "float" else a for a in copies(batch))
+
+
+def copies(batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Fresh host arrays."""
+    return tuple(host().xp.array(a) for a in batch)
 
 
 def differing(a: Any, b: Any) -> int:

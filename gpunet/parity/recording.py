@@ -7,12 +7,13 @@ from typing import Any
 
 from gpunet.backend import Backend
 from gpunet.backend import device as open_device
-from gpunet.errors import ArgumentError, ArrayError, FileError, ShapeError
+from gpunet.errors import ArgumentError, DeviceError, FileError, GpunetError
 from gpunet.io import files
 from gpunet.layer import Layer
 from gpunet.layers.sequential import Sequential
 from gpunet.losses import Loss
 from gpunet.optim import Optimizer
+from gpunet.parity.budgets import EPS
 from gpunet.parity.case import Arrays, Case, checked
 from gpunet.parity.environment import environment
 from gpunet.parity.judge import Judge
@@ -21,6 +22,8 @@ from gpunet.parity.report import Report
 from gpunet.parity.settings import constructed, settings
 from gpunet.parity.truth import precision
 
+BROKEN = (GpunetError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
+"""What a recording can lead to whose content was made up: its checksum can be, too."""
 VERSION = 1
 """Of the file: raised when names or meanings of its entries change."""
 
@@ -59,7 +62,7 @@ def record(
         "seed": seed,
         "steps": len(case.batches),
         "precision": precision(case, backend),
-        "name": backend.name,
+        "name": label(device, backend),
         "environment": environment(backend),
     }
     arrays = {f"batches/{i}/{n}": a for i, batch in enumerate(case.batches) for n, a in enumerate(batch)}
@@ -87,9 +90,14 @@ def replay(
     case, recorded, about = opened(path, layers, loss, optimizer)
     backend = open_device(device)
     try:
-        return judged(case, recorded, backend, about)
-    except (KeyError, ArgumentError, ShapeError, ArrayError) as error:
-        raise FileError(f"{path} cannot be replayed: {type(error).__name__} {error}. Record it anew.") from error
+        return judged(case, recorded, backend, about, label(device, backend))
+    except (DeviceError, FileError):
+        raise
+    except BROKEN as error:
+        raise FileError(
+            f"{path} cannot be replayed: {type(error).__name__}: {error} Record it anew, or pass the classes, loss and "
+            "optimizer that it was recorded with."
+        ) from error
 
 
 def compare(
@@ -102,21 +110,27 @@ def compare(
     seed: int = 0,
 ) -> Report:
     """Train copies of the model on two devices and compare; the arguments are those of ``record``."""
+    if not isinstance(devices, list | tuple) or len(devices) != 2:
+        raise ArgumentError(f'devices takes two, such as ("cpu", "cuda"), but got {devices!r:.100}.')
     first, second = (open_device(one) for one in devices)
     case = Case.of(model, loss, optimizer, batches, seed)
-    about = {"environment": environment(first), "precision": precision(case, first), "name": first.name}
-    return judged(case, measure(case, first), second, about)
+    about = {"environment": environment(first), "precision": precision(case, first), "name": label(devices[0], first)}
+    return judged(case, measure(case, first), second, about, label(devices[1], second))
 
 
-def judged(case: Case, results: Arrays, backend: Backend, about: dict[str, Any]) -> Report:
+def judged(case: Case, results: Arrays, backend: Backend, about: dict[str, Any], name: str) -> Report:
     """The report on what a device computes, given what another one computed."""
     coarser = about["precision"] if about["precision"] == "tf32" else precision(case, backend)
-    devices = about["name"], backend.name if about["name"] != backend.name else f"{backend.name} again"
+    devices = about["name"], name if about["name"] != name else f"{name} again"
     own = measure(case, backend, results)
-    judge = Judge(case, devices, (results, own), coarser)
-    rows, truth = judge.rows()
+    rows, truth = Judge(case, devices, (results, own), coarser).rows()
     losses = {devices[0]: results["losses"].tolist(), devices[1]: own["losses"].tolist(), "float64": truth}
     return Report(devices, coarser, tuple(rows), losses, (about["environment"], environment(backend)))
+
+
+def label(device: str | Backend | None, backend: Backend) -> str:
+    """What a device is called in a report: as it was given."""
+    return device if isinstance(device, str) and device != "auto" else backend.name
 
 
 def described(path: Any) -> dict[str, Any]:
@@ -138,7 +152,7 @@ def described(path: Any) -> dict[str, Any]:
             "steps": len(losses),
             "losses": [losses[0], losses[-1]],
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except BROKEN as error:
         raise FileError(f"{path}: it is no recording: {error!r}. Record it anew.") from error
 
 
@@ -147,27 +161,34 @@ def opened(
 ) -> tuple[Case, Arrays, dict[str, Any]]:
     """The run of a recording, what was computed, and where."""
     content, arrays = files.read(path, "recording", VERSION)
-    given = {one.__name__ for one in layers}
-    if missing := [name for name in content.get("custom", ()) if name not in given]:
-        raise FileError(
-            f"{path} has layers that are not gpunet's: {', '.join(missing)}. Pass their classes: "
-            f"layers=[{', '.join(missing)}]; on the command line the module: --import MODULE."
-        )
     try:
-        of_steps = [part(arrays, f"batches/{i}/") for i in range(int(content["steps"]))]
-        batches = checked([tuple(one[name] for name in sorted(one)) for one in of_steps])
+        custom, steps = [str(name) for name in content["custom"]], int(content["steps"])
+        given = {one.__name__ for one in layers}
+        if missing := [name for name in custom if name not in given]:
+            names = ", ".join(missing)
+            passed = f"; those passed are {', '.join(sorted(given))}" if given else ""
+            raise FileError(
+                f"it has layers that are not gpunet's: {names}{passed}. Pass their classes: layers=[{names}]; on the "
+                "command line the module: --import MODULE."
+            )
+        if not 0 < steps <= len(arrays):
+            raise ValueError(f"{steps} steps")
+        of_steps = [part(arrays, f"batches/{i}/") for i in range(steps)]
         case = Case(
-            content["architecture"],
+            dict(content["architecture"]),
             part(arrays, "initial/"),
             constructed(content["loss"]) if loss is None else loss,
             constructed(content["optimizer"]) if optimizer is None else optimizer,
-            batches,
+            checked([tuple(one[name] for name in sorted(one)) for one in of_steps]),
             int(content["seed"]),
             layers,
         )
-        about = {name: content[name] for name in ("environment", "precision", "name")}
-        about["name"] = f"{about['name']}, recorded"
-    except (KeyError, TypeError, ValueError) as error:
+        about = {"environment": dict(content["environment"]), "precision": content["precision"]}
+        if about["precision"] not in EPS:
+            raise ValueError(f"precision {about['precision']!r}")
+        if arrays["results/losses"].shape != (steps,):
+            raise ValueError(f"{steps} steps, losses {arrays['results/losses'].shape}")
+        return case, part(arrays, "results/"), about | {"name": f"{content['name']}, recorded"}
+    except BROKEN as error:
         reason = str(error) if isinstance(error, FileError) else f"it is no recording: {error!r}. Record it anew."
         raise FileError(f"{path}: {reason}") from error
-    return case, part(arrays, "results/"), about

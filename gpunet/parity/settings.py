@@ -28,6 +28,7 @@ def settings(one: Any) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else value  # NumPy's numbers
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Integral):

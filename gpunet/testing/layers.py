@@ -109,6 +109,26 @@ def twice(case: LayerCase, device: Backend, dtype: str, seed: int) -> None:
         site.close(tensor, sums[1][tensor], 2 * value, limit, "twice that of one pass")
 
 
+def interleaved(case: LayerCase, device: Backend, dtype: str, seed: int) -> None:
+    """Two forward passes before the first backward: what backward needs is in ``saved``, not on the layer."""
+    site, rig = Site.of(case, device, dtype, seed), Rig(case, device, dtype, seed)
+    inputs = [device.asarray(host().xp.array(x), dtype) for x in (rig.x, rig.x[::-1])]
+    if rig.model.indices() is not None:
+        inputs = [rig.model.convert(host().xp.array(x), device) for x in (rig.x, rig.x[::-1])]
+    dy, sums = device.asarray(rig.dy, dtype), []
+    for orders in (((0,), (1,)), ((0, 1),)):
+        rig.model.store.begin()
+        for order in orders:
+            ctx = rig.model.context(training=False)
+            passes = [rig.model.forward(inputs[i], ctx)[1] for i in order]
+            for saved in reversed(passes):
+                rig.model.backward(dy, saved, ctx)
+        sums.append(rig.gradients())
+    for tensor, value in sums[0].items():
+        limit = 4 * size(rig.terms, dtype) * max(magnitude(value), step_truth(case, dtype, dtype, seed)[1][tensor])
+        site.close(tensor, sums[1][tensor], value, limit, "that of one pass after the other")
+
+
 def refusals(case: LayerCase, device: Backend, dtype: str, seed: int) -> None:
     """Inputs of a wrong shape or type are errors that name both."""
     rig = Rig(case, device, dtype, seed)
@@ -168,6 +188,7 @@ CHECKS = (
     Check(few_samples, BOTH),
     Check(observed, DOUBLE),
     Check(twice, DOUBLE),
+    Check(interleaved, DOUBLE),
     Check(refusals, SINGLE),
     Check(special_values, SINGLE, lambda spec: bool(spec.special)),
 )

@@ -12,7 +12,7 @@ from gpunet.errors import ArgumentError
 from gpunet.layer import Layer, everything
 from gpunet.layers.sequential import Sequential
 from gpunet.optim import SGD
-from gpunet.parity.budgets import DRAWS, allowed, terms
+from gpunet.parity.budgets import DRAWS, Compute, allowed, terms
 from gpunet.testing.judging import Arrays, drawn, rounded, size
 from gpunet.testing.specs import Case, LayerSpec
 
@@ -21,7 +21,7 @@ Truth: TypeAlias = tuple[Arrays, dict[str, float]]
 """Results in float64 by name; for each the largest error that is allowed."""
 STEP, SEED = 1, 7
 """The key of random layers, which a spec's formula has to know."""
-OUTPUT, OF_INPUT = "output", "gradient of the input"
+OUTPUT, OUTSIDE, OF_INPUT = "output", "output outside training", "gradient of the input"
 
 
 class Rig:
@@ -68,8 +68,8 @@ class Rig:
         return f"gradient of '{name.removeprefix(self.prefix)}'"
 
     def step(self) -> Arrays:
-        """The same, and parameters and states after an update of SGD."""
-        found = self.run()
+        """The same, the output outside training, and parameters and states after an update of SGD."""
+        found = self.run() | {OUTSIDE: self.model.predict(self.x)}
         self.optimizer.update(self.model)
         after = self.model.get_weights()
         return found | {f"'{name.removeprefix(self.prefix)}' after a step": value for name, value in after.items()}
@@ -109,8 +109,8 @@ def _draws(plant: tuple[float, ...]) -> int:
     return 2 if plant else DRAWS
 
 
-def _reference(case: LayerCase, inputs: str, seed: int) -> Rig:
-    return Rig(case, open_device("reference"), "float64", seed, inputs=inputs)
+def _reference(case: LayerCase, inputs: str, seed: int, dtype: str = "float64") -> Rig:
+    return Rig(case, open_device("reference"), dtype, seed, inputs=inputs)
 
 
 @lru_cache(maxsize=512)
@@ -133,14 +133,18 @@ def output_truth(case: LayerCase, dtype: str, precision: str, seed: int, plant: 
 @lru_cache(maxsize=512)
 def step_truth(case: LayerCase, dtype: str, precision: str, seed: int, plant: tuple[float, ...] = ()) -> Truth:
     """Output, gradients and parameters after a step, by the reference device."""
-    rig = _reference(case, dtype, seed)
+    rig, single = (_reference(case, dtype, seed, of) for of in ("float64", "float32"))
     states = {s.name: host().xp.array(s.value) for s in rig.model.states()}
 
-    def compute(arrays: Arrays) -> Arrays:
-        rig.x, rig.dy = arrays["x"], arrays["dy"]
-        rig.model.set_weights({name: arrays[name] for name in rig.drawn} | states)
-        return rig.step()
+    def compute_with(rig: Rig) -> Compute:
+        def compute(arrays: Arrays) -> Arrays:
+            rig.x, rig.dy = arrays["x"], arrays["dy"]
+            rig.model.set_weights({name: arrays[name] for name in rig.drawn} | states)
+            return rig.step()
+
+        return compute
 
     x = planted(rig, plant, seed)
     inputs = {"x": x, "dy": rig.dy, **rig.drawn}
-    return allowed(compute, inputs, size(rig.terms, precision), seed=seed, draws=_draws(plant))
+    within = size(rig.terms, precision)
+    return allowed(compute_with(rig), inputs, within, single=compute_with(single), seed=seed, draws=_draws(plant))

@@ -15,6 +15,19 @@ Made = TypeVar("Made")
 Spec = TypeVar("Spec", "LayerSpec", "LossSpec", "OptimizerSpec")
 
 
+def check_shape(shape: Any, least: int) -> None:
+    """Refuse what is no shape of a batch."""
+    whole = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
+    if not whole or len(shape) < 1 or shape[0] < least:
+        raise ArgumentError(f"shape is that of a batch of at least {least} samples, such as (5, 4), but got {shape!r}.")
+
+
+def check_reference(reference: Any, signature: str) -> None:
+    """Refuse what is no formula."""
+    if reference is not None and not callable(reference):
+        raise ArgumentError(f"reference is a function {signature}, but got a {type(reference).__name__}.")
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """A layer's inputs, and its output by an independent formula.
@@ -36,6 +49,12 @@ class LayerSpec:
     special: tuple[float, ...] = (math.nan, 1e4, -1e4)
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        check_shape(self.shape, 3)
+        if self.mixes not in ("never", "in training", "always"):
+            raise ArgumentError(f"mixes is 'never', 'in training' or 'always', but got {self.mixes!r}.")
+        check_reference(self.reference, "(x, parameters by name) -> y")
+
 
 @dataclass(frozen=True)
 class LossSpec:
@@ -51,6 +70,10 @@ class LossSpec:
     reference: Callable[[Any, Any], tuple[Any, Any]] | None = None
     target: Callable[[Shape, int], Any] | None = None
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape, 1)
+        check_reference(self.reference, "(prediction, target) -> (value, gradient)")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def files():
 
 def test_from_an_empty_folder_to_a_parity_test(tmp_path):
     written = files()
-    assert list(written) == ["swish.py", "test_swish.py"]
+    assert list(written) == ["swish.py", "test_swish.py", "mixing.py", "test_mixing.py"]
     for name, text in written.items():
         (tmp_path / name).write_text(text)
 
@@ -36,7 +36,7 @@ def test_from_an_empty_folder_to_a_parity_test(tmp_path):
 
     status, output = pytest_run("--gpunet-device", "cpu")
     assert status == 0, output
-    assert int(re.search(r"(\d+) passed", output).group(1)) >= 12
+    assert int(re.search(r"(\d+) passed", output).group(1)) >= 36
     commands = re.findall(r"^gpunet (parity (?:record|replay) .*?)(?: +#.*)?$", PAGE.read_text(), re.M)
     assert len(commands) == 2
     for command in commands:

@@ -68,7 +68,7 @@ def tested(has_cuda, pytester, monkeypatch):
 
 def test_a_suite_is_collected_and_passes(tested):
     result = tested(ONE, "-v", "--gpunet-device", "cpu")
-    result.assert_outcomes(passed=12)
+    result.assert_outcomes(passed=13)
     result.stdout.fnmatch_lines(["test_layers.py::TestSwish::test_forward[[]cpu-float32[]] PASSED*"])
 
 
@@ -77,13 +77,13 @@ def test_a_device_that_is_not_usable_is_skipped_with_its_reason(tested, cuda_is_
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] >= 12
     assert outcomes["skipped"] >= 12
-    result.stdout.fnmatch_lines(["SKIPPED [[]12[]]*: not run on cuda: device 'cuda' is not usable: *"])
+    result.stdout.fnmatch_lines(["SKIPPED [[]13[]]*: not run on cuda: device 'cuda' is not usable: *"])
 
 
 def test_a_defect_fails_and_the_message_names_layer_and_tensor(tested):
     text = LAYERS + "TestHalf = layer_suite(Half, SPEC)\n"
     result = tested(text, "--gpunet-device", "reference", "--gpunet-seed", "5")
-    result.assert_outcomes(passed=11, failed=1)
+    result.assert_outcomes(passed=12, failed=1)
     line = "Half on reference in float64, seed 5: the gradient of the input is off by * of its size from finite *"
     result.stdout.fnmatch_lines([f"*AssertionError: {line}", "FAILED test_layers.py::TestHalf::test_backward*"])
 
@@ -114,7 +114,7 @@ def test_a_fixture_of_the_projects_own_replaces_the_devices(tested, pytester):
     pytester.makeconftest(
         "import pytest, gpunet\n@pytest.fixture\ndef device():\n    return gpunet.device('reference')\n"
     )
-    tested(ONE).assert_outcomes(passed=12)
+    tested(ONE).assert_outcomes(passed=13)
 
 
 def test_options_are_explained(tested):

@@ -50,12 +50,16 @@ def test_callbacks_go_on_too(tmp_path):
 
     for number, steps in enumerate((4, 6, 15, 24)):
         whole, broken, resumed = (trainer("sgd", seed=5) for _ in range(3))
-        fit(whole, epochs=8, validation_split=0.25, callbacks=callbacks(folder=f"w{number}"))
+        of_whole, of_resumed = callbacks(folder=f"w{number}"), callbacks(folder=f"b{number}")
+        fit(whole, epochs=8, validation_split=0.25, callbacks=of_whole)
         folder = f"b{number}"
         with pytest.raises(Stop):
             fit(broken, epochs=8, validation_split=0.25, callbacks=callbacks(steps, folder))
-        fit(resumed, epochs=8, validation_split=0.25, callbacks=callbacks(folder=folder), resume=tmp_path / folder)
+        fit(resumed, epochs=8, validation_split=0.25, callbacks=of_resumed, resume=tmp_path / folder)
         assert everything(resumed) == everything(whole)
+        for one, other in zip(of_whole, of_resumed, strict=True):
+            assert one.state()[0] == other.state()[0]
+            assert all(np.array_equal(a, other.state()[1][name]) for name, a in one.state()[1].items())
         assert resumed.optimizer.learning_rate < 0.1
         logs = [(tmp_path / f"{name}{number}.jsonl").read_text() for name in "wb"]
         assert logs[0] == logs[1]

@@ -115,18 +115,21 @@ def interleaved(case: LayerCase, device: Backend, dtype: str, seed: int) -> None
     inputs = [device.asarray(host().xp.array(x), dtype) for x in (rig.x, rig.x[::-1])]
     if rig.model.indices() is not None:
         inputs = [rig.model.convert(host().xp.array(x), device) for x in (rig.x, rig.x[::-1])]
-    dy, sums = device.asarray(rig.dy, dtype), []
+    dy, results = device.asarray(rig.dy, dtype), []
     for orders in (((0,), (1,)), ((0, 1),)):
         rig.model.store.begin()
+        found: dict[str, Any] = {}
         for order in orders:
-            ctx = rig.model.context(training=False)
-            passes = [rig.model.forward(inputs[i], ctx)[1] for i in order]
-            for saved in reversed(passes):
-                rig.model.backward(dy, saved, ctx)
-        sums.append(rig.gradients())
-    for tensor, value in sums[0].items():
-        limit = 4 * size(rig.terms, dtype) * max(magnitude(value), step_truth(case, dtype, dtype, seed)[1][tensor])
-        site.close(tensor, sums[1][tensor], value, limit, "that of one pass after the other")
+            ctx = rig.model.context(training=False, needs_input_grad=True)
+            passes = [(i, rig.model.forward(inputs[i], ctx)[1]) for i in order]
+            for i, saved in reversed(passes):
+                dx = rig.model.backward(dy, saved, ctx)
+                found |= {} if dx is None else {f"{OF_INPUT} of pass {i + 1}": host().xp.array(device.to_numpy(dx))}
+        results.append(found | rig.gradients())
+    limits = step_truth(case, dtype, dtype, seed)[1]
+    for tensor, value in results[0].items():
+        limit = 4 * max(size(rig.terms, dtype) * magnitude(value), limits[tensor.partition(" of pass")[0]])
+        site.close(tensor, results[1][tensor], value, limit, "that of one pass after the other")
 
 
 def refusals(case: LayerCase, device: Backend, dtype: str, seed: int) -> None:

@@ -17,7 +17,7 @@ with TemporaryDirectory() as folder:
     report = parity.replay(recording, device="cpu")
 print(report)
 assert report.ok
-assert {row.stage for row in report.rows} == {"layer", "first step", "last step", "run"}
+assert {row.stage for row in report.rows} == {"layer", "first step", "third step", "last step", "run"}
 
 
 class Skewed(layers.Tanh):
@@ -33,4 +33,4 @@ report = parity.compare(model, losses.CrossEntropy(), optim.Adam(1e-2), batches,
 print(f"\nand now with a defect:\n{report.verdict}")
 assert not report.ok
 assert str(report.first) == "layer: Skewed 'suspect': output"
-assert report.first.bad == ("numpy",)
+assert report.first.bad == ("cpu",)

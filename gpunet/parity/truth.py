@@ -71,9 +71,9 @@ class Truth:
 
     def _size_of(self, model: Sequential, sizes: list[float]) -> Callable[[str], float]:
         """How much an input or a result of a layer may be changed, by the layer that it belongs to."""
+        loss = max(sizes) / self.eps * self.eps_update  # which is float32, or float64
         if self.half:  # what is stored is rounded to half precision, sums are not
-            stored = STORED * self.eps
-            sizes = [stored + size / self.eps * self.eps_update for size in sizes]
+            sizes = [STORED * self.eps + size / self.eps * self.eps_update for size in sizes]
         owners = {p.name: n for n, layer in enumerate(model.layers) for p in layer.parameters()}
         whole = max(sizes)
 
@@ -83,7 +83,7 @@ class Truth:
             if kind in ("weight", "gradient"):
                 return sizes[owners[rest]] if rest in owners else whole
             if name == "loss":
-                return whole / self.eps * self.eps_update if not self.half else self.eps_update * roundings(1000)
+                return loss
             if not kind.isdecimal():
                 return whole
             number = int(kind)

@@ -56,10 +56,10 @@ def test_healthy_backends_agree(number, backend):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16", "mixed_float16"])
-def test_other_precisions(dtype):
+def test_other_precisions(dtype, cpu):
     model = layers.Sequential(layers.Dense(8), layers.Tanh(), layers.LayerNorm(), layers.Dense(2))
     model.build((6,), device="cpu", dtype=dtype)
-    other = "reference" if dtype == "float64" else "torch"
+    other = "reference" if dtype == "float64" else cpu
     report = parity.compare(model, losses.MeanSquaredError(), optim.Adam(0.01), numbers(), devices=("cpu", other))
     assert report.ok, str(report)
     assert report.precision == dtype.removeprefix("mixed_")

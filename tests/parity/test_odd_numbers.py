@@ -103,8 +103,6 @@ def test_a_run_that_diverges_is_told_of():
 
 def test_float16_says_what_it_cannot_hold(cpu):
     model = layers.Sequential(layers.Dense(2)).build((6,), device="cpu", dtype="mixed_float16")
-    report = parity.compare(
-        model, losses.MeanSquaredError(), optim.SGD(), numbers(target=1e20), devices=("cpu", cpu)
-    )
+    report = parity.compare(model, losses.MeanSquaredError(), optim.SGD(), numbers(target=1e20), devices=("cpu", cpu))
     assert not report.ok
     assert "Both are, alike: not a device, but numbers that this precision cannot hold, or the model" in report.verdict

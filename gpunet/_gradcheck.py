@@ -35,6 +35,8 @@ def gradcheck(
     shape          of the input or prediction, batch axis included; indices are not differentiated
     target         for a loss; drawn by the loss if not given
 
+    What a difference loses to rounding is not counted: it is all there is where a gradient is 0.
+
     Forward    ⟨g, u⟩ = (s(t + h u) - s(t - h u)) / 2h for random unit directions u, s a random weighting of the output
 
     Raises

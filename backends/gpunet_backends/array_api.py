@@ -274,13 +274,6 @@ def refuse_count(graph: Graph, targets: Sequence[Array]) -> None:
         )
 
 
-def open_reference(device: str | None) -> ArrayAPIBackend:
-    """Formulas operation by operation in NumPy, for what others are compared with: "reference"."""
-    if device is not None:
-        raise DeviceError(f"it has no device '{device}'. Use \"reference\".")
-    return ArrayAPIBackend(np, None, "reference")
-
-
 def open_strict(device: str | None) -> ArrayAPIBackend:
     """array-api-strict, for tests: "array_api_strict[:device1]"."""
     try:

@@ -44,6 +44,13 @@ class CupyBackend(ArrayAPIBackend):
         name = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.detail = f"cuda:{index} {name}, CuPy {cupy.__version__}" + ", TF32" * tf32
 
+    @property
+    def driver(self) -> str:
+        """Versions of the CUDA driver and runtime."""
+        runtime = self.cupy.cuda.runtime
+        numbers = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        return "driver {}.{}, runtime {}.{}".format(*(part for n in numbers for part in (n // 1000, n % 1000 // 10)))
+
     def scope(self) -> AbstractContextManager[Any]:
         """Launches go to this GPU, and CuPy's error for too little memory is gpunet's, with a remedy."""
         return _Scope(self)

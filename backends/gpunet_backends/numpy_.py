@@ -234,6 +234,13 @@ def refuse_overlap(
             )
 
 
+def open_reference(device: str | None) -> ArrayAPIBackend:
+    """Formulas operation by operation in NumPy, for what others are compared with: "reference"."""
+    if device is not None:
+        raise DeviceError(f"it has no device '{device}'. Use \"reference\".")
+    return ArrayAPIBackend(np, None, "reference")
+
+
 def open_cpu(device: str | None) -> NumpyBackend:
     """The "cpu" device."""
     if device is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from numbers import Integral, Real
 from typing import Any
 
 from gpunet import initializers, layers
 from gpunet.backend import Shape
 from gpunet.errors import ArgumentError, FileError, GpunetError
+from gpunet.io.files import number
 from gpunet.layer import Layer
 
 
@@ -50,12 +50,9 @@ def describe(layer: Layer, seen: dict[int, int] | None = None) -> dict[str, Any]
 
 
 def _value(value: Any, where: str, seen: dict[int, int]) -> Any:
-    if value is None or isinstance(value, bool | str):
+    value = number(value)
+    if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
     if isinstance(value, list | tuple):
         items = [_value(item, where, seen) for item in value]
         return items if isinstance(value, list) else {"tuple": items}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,20 @@ def write(path: Any, kind: str, version: int, content: Mapping[str, Any], arrays
         raise FileError(f"{path} cannot be written: {error}. {remedy}") from error
 
 
+def number(value: Any) -> Any:
+    """A number of another library as Python's, which JSON can hold; anything else as it is."""
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def _plain(value: Any) -> Any:
-    """A number of an array library as Python's."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"a file cannot hold {value!r}")
+    found = number(value)
+    if found is value:
+        raise TypeError(f"a file cannot hold {value!r}")
+    return found
 
 
 def kind_of(path: Any) -> str:

@@ -85,7 +85,7 @@ def lost(
     for draw in range(draws):
         given = {n: _changed(a, draw * EPS["float32"], seed, f"single {n} {draw}") for n, a in inputs.items()}
         narrow = {n: _in_single(a) for n, a in given.items()}
-        exact, rounded = compute({n: _changed(a, 0.0, 0, "") for n, a in narrow.items()}), single(narrow)
+        exact, rounded = compute({n: _changed(a, 0.0, seed, n) for n, a in narrow.items()}), single(narrow)
         for name, a in exact.items():
             error = distance(xp.asarray(rounded[name]), a) / EPS["float32"]
             found[name] = max(found.get(name, 0.0), error)

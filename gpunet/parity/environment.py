@@ -20,7 +20,7 @@ def environment(backend: Backend) -> dict[str, Any]:
     installed = {str(d.metadata["Name"]).lower(): d.version for d in importlib.metadata.distributions()}
     return {
         "device": str(getattr(backend, "detail", backend.name)),
-        "driver": driver(backend),
+        "driver": getattr(backend, "driver", None),
         "gpunet": gpunet.__version__,
         "python": platform.python_version(),
         "versions": {name: installed[name] for name in PACKAGES if name in installed},
@@ -28,15 +28,6 @@ def environment(backend: Backend) -> dict[str, Any]:
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def driver(backend: Any) -> str | None:
-    """Versions of the CUDA driver and runtime; None elsewhere."""
-    if not hasattr(backend, "cupy"):
-        return None
-    runtime = backend.cupy.cuda.runtime
-    numbers = runtime.driverGetVersion(), runtime.runtimeGetVersion()
-    return "CUDA driver {}.{}, runtime {}.{}".format(*(part for n in numbers for part in (n // 1000, n % 1000 // 10)))
 
 
 def commit() -> str | None:

@@ -104,9 +104,11 @@ def steps(case: Case, backend: Backend, given: Arrays | None = None) -> Arrays:
         before = state_of(step) if name and number else {}
         found |= {f"{name}/before/{key}": a for key, a in before.items()}
         losses.append(step(*in_type(model, batch)))
-        if name and (given is None or not number):
+        if name is None:
+            continue
+        if given is None or not number:
             found |= after(name, step, losses[-1])
-        elif name and given is not None:
+        else:
             here, start = state_of(step), part(given, f"{name}/before/")
             stand_at(step, start, number)  # where the other device stood
             found |= after(name, step, step(*in_type(model, batch)))

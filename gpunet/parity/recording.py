@@ -41,8 +41,8 @@ def record(
     """Train a copy of the model on a device, a step for each batch, and write what it computed.
 
     The file has the architecture, the batches, initial weights; of the first step every layer's output and every
-    gradient; of the first and the last step loss, gradients, weights and the optimizer's buffers; the losses of all
-    steps; and where that was. Model, loss and optimizer stay as they are.
+    gradient; of the first, the third and the last step loss, gradients, weights and the optimizer's buffers; the losses
+    of all steps; and where that was. Model, loss and optimizer stay as they are.
 
     batches  a list of (x, y) or (x, y, sample_weight), host arrays
     device   the model's own by default
@@ -86,6 +86,7 @@ def replay(
 
     Raises
         FileError: there is no such recording, it is of another version, was changed or is not whole, or needs a class.
+        DeviceError: the device is unknown or not usable.
     """
     case, recorded, about = opened(path, layers, loss, optimizer)
     backend = open_device(device)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from numbers import Integral, Real
 from typing import Any
 
 from gpunet import losses, optim, schedules
 from gpunet.errors import FileError, GpunetError
+from gpunet.io.files import number
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "loss": (losses, losses.Loss),
@@ -28,13 +28,9 @@ def settings(one: Any) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else value  # NumPy's numbers
-    if value is None or isinstance(value, bool | str):
+    value = number(value)
+    if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
     if isinstance(value, Mapping):

@@ -1,4 +1,7 @@
-"""The checks of a layer. Each is a function (case, device, dtype, seed) that raises AssertionError."""
+"""The checks of a layer. Each is a function (case, device, dtype, seed) that raises AssertionError.
+
+Results are compared on the host, so every check waits for the device.
+"""
 
 from __future__ import annotations
 
@@ -112,9 +115,7 @@ def twice(case: LayerCase, device: Backend, dtype: str, seed: int) -> None:
 def interleaved(case: LayerCase, device: Backend, dtype: str, seed: int) -> None:
     """Two forward passes before the first backward: what backward needs is in ``saved``, not on the layer."""
     site, rig = Site.of(case, device, dtype, seed), Rig(case, device, dtype, seed)
-    inputs = [device.asarray(host().xp.array(x), dtype) for x in (rig.x, rig.x[::-1])]
-    if rig.model.indices() is not None:
-        inputs = [rig.model.convert(host().xp.array(x), device) for x in (rig.x, rig.x[::-1])]
+    inputs = [rig.model.convert(host().xp.array(x), device) for x in (rig.x, rig.x[::-1])]
     dy, results = device.asarray(rig.dy, dtype), []
     for orders in (((0,), (1,)), ((0, 1),)):
         rig.model.store.begin()
@@ -128,6 +129,7 @@ def interleaved(case: LayerCase, device: Backend, dtype: str, seed: int) -> None
         results.append(found | rig.gradients())
     limits = step_truth(case, dtype, dtype, seed)[1]
     for tensor, value in results[0].items():
+        # either side is a sum of two passes, each with its roundings
         limit = 4 * max(size(rig.terms, dtype) * magnitude(value), limits[tensor.partition(" of pass")[0]])
         site.close(tensor, results[1][tensor], value, limit, "that of one pass after the other")
 

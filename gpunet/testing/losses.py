@@ -1,4 +1,7 @@
-"""The checks of a loss. Each is a function (case, device, dtype, seed) that raises AssertionError."""
+"""The checks of a loss. Each is a function (case, device, dtype, seed) that raises AssertionError.
+
+Results are compared on the host, so every check waits for the device.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ class StopOnNaN(Callback):
         """Look at the loss and the weights."""
         model, store = run.step.model, run.step.model.store
         kept = [store.values, *(state.value for state in model.states())]
-        wrong = sum(float(store.fused(_not_finite)(values)) for values in kept if values.size)  # synchronises
+        wrong = sum(
+            float(store.fused(_not_finite)(values)) for values in kept if math.prod(values.shape)
+        )  # synchronises
         loss = float(run.losses[-1])
         if math.isfinite(loss) and not wrong:
             self._keep(run)
